@@ -1,0 +1,3 @@
+//! A Rust node in an Erlang cluster.
+
+pub mod term;

@@ -1,0 +1,3 @@
+//! The `redgrid` binary.
+
+fn main() {}
