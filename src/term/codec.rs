@@ -177,6 +177,21 @@ impl Raw {
         Raw::check(buf.freeze(), &Limits::default())
     }
 
+    /// A term that this program has just written: it is not checked again, but in tests.
+    pub(crate) fn own(buf: BytesMut) -> Raw {
+        let bytes = buf.freeze();
+        debug_assert!(
+            Raw::check(bytes.clone(), &Limits::default()).is_ok(),
+            "not one well-formed term: {bytes:?}"
+        );
+        Raw(bytes)
+    }
+
+    /// The same term in memory of its own, so that a small part does not keep a large message alive.
+    pub(crate) fn compact(&self) -> Raw {
+        Raw(Bytes::copy_from_slice(&self.0))
+    }
+
     /// The term, to be read in place.
     pub fn view(&self) -> View<'_> {
         View::over(&self.0)
