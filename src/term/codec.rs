@@ -74,15 +74,17 @@ pub(super) const MAX_REFERENCE_WORDS: usize = 5;
 pub struct Limits {
     /// Most containers inside each other. Checking and viewing need a few bytes per level; default 10,000.
     pub max_depth: usize,
-    /// Most containers inside each other in a term that is decoded, because comparing, cloning and dropping
-    /// an owned [`Term`] recurses and must fit a thread's 2 MiB stack; see [`MAX_DECODE_DEPTH`].
+    /// Most containers inside each other in a term that is decoded; default [`MAX_DECODE_DEPTH`].
     pub max_decode_depth: usize,
     /// Most bytes a compressed term may unfold to; default 64 MiB.
     pub max_inflated: usize,
 }
 
 /// Default of [`Limits::max_decode_depth`].
-pub const MAX_DECODE_DEPTH: usize = 1_000;
+///
+/// Dropping, cloning, comparing, hashing and printing an owned [`Term`] recurses (all of it is derived in `eetf`),
+/// in a debug build with up to 4 KiB a level. This depth leaves half of a worker thread's 2 MiB to the caller.
+pub const MAX_DECODE_DEPTH: usize = 256;
 
 impl Default for Limits {
     fn default() -> Limits {
