@@ -11,6 +11,7 @@
 -define(MINUTES, 30).
 
 main() ->
+    launch:hold(),
     Suites = init:get_plain_arguments(),
     Ebin = filename:dirname(code:which(?MODULE)),
     {ok, _} = timer:apply_after(?MINUTES * 60000, erlang, apply,
@@ -49,6 +50,9 @@ on_tc_fail(Suite, Case, Why, State) ->
 
 on_tc_skip(Suite, Case, {tc_user_skip, Why}, State) ->
     say("  skipped ~s: ~ts~n~ts", [Suite, words(Case), indent(Why)]),
+    State;
+on_tc_skip(Suite, Case, {tc_auto_skip, {failed, {_, Init, _}}}, State) when Init =:= init_per_suite; Init =:= init_per_group ->
+    say("  NOT RUN ~s: ~ts, since ~s failed", [Suite, words(Case), Init]),
     State;
 on_tc_skip(Suite, Case, {_, Why}, State) ->
     say("  NOT RUN ~s: ~ts~n~ts", [Suite, words(Case), indent(Why)]),

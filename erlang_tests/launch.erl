@@ -11,7 +11,7 @@
 -module(launch).
 -behaviour(gen_server).
 
--export([start/2, start/3, os_pid/1, lines/1, wait_line/3, signal/2, wait_exit/2, stop/1, file/3]).
+-export([start/2, start/3, os_pid/1, lines/1, wait_line/3, signal/2, wait_exit/2, stop/1, file/3, hold/0]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 -export_type([handle/0, program/0, signal/0]).
 
@@ -87,6 +87,16 @@ file(Name, Mode, Bytes) ->
         {written, Path} -> {ok, Path};
         {refused, Why} -> {error, Why}
     end.
+
+%% Ends this Erlang node when the launcher ends; for the node that runs the suites.
+-spec hold() -> pid().
+hold() ->
+    spawn(fun() ->
+                  {Socket, Secret} = connect(),
+                  ok = ask(Socket, {hold, Secret}),
+                  _ = gen_tcp:recv(Socket, 0),
+                  halt(1)
+          end).
 
 %% ---------------------------------------------------------------- the handle
 

@@ -13,25 +13,67 @@
 %%       | <-- {exit, Code} --------------------------------- | 128 + N when signal N ended it
 %%       | -- {file, Secret, Name, Mode, Bytes} ------------> | or: one connection is one file,
 %%       | <-- {written, Path} ------------------------------ | gone with the launcher
+%%       | -- {hold, Secret} -------------------------------> | or: nothing, but it closes when the
+%%                                                            | launcher ends
 %%
 %% Messages are external terms, each after its length in four bytes. Each program runs in a
 %% temporary directory of its own. Whatever closes the connection kills the program and what it
-%% started, and the end of our own stdin kills all of them: nothing is left running.
+%% started.
+%%
+%% The launcher also keeps the run's epmd, and it is what ends the run: when its stdin closes, be it
+%% that whoever started it was killed with -9, it kills the programs and epmd, lets go of the node
+%% that holds on to it, and removes the directories named by its arguments. Nothing is left.
 %%
 %% Environment: REDGRID_SECRET (other users of the machine can reach the loopback too), REDGRID_BIN.
-%% The port is printed as the first line of stdout.
+%% The first line of stdout is its own port and epmd's. Programs run in the first directory.
 
-main([Work]) ->
+main([Work | _] = Directories) ->
     process_flag(trap_exit, true),
     Secret = list_to_binary(os:getenv("REDGRID_SECRET")),
-    {ok, Listen} = gen_tcp:listen(0, [binary, {packet, 4}, {active, false}, {ip, {127, 0, 0, 1}},
-                                      {packet_size, 16#4000000}]),
+    {ok, Listen} = listen([{packet, 4}, {packet_size, 16#4000000}]),
     {ok, Port} = inet:port(Listen),
-    io:format("~b~n", [Port]),
+    {Epmd, EpmdPort} = start_epmd(5),
+    %% Every program gets it from our environment.
+    os:putenv("ERL_EPMD_PORT", integer_to_list(EpmdPort)),
+    io:format("~b ~b~n", [Port, EpmdPort]),
     Main = self(),
     spawn_link(fun() -> until_eof(), Main ! eof end),
     spawn_link(fun() -> accept(Main, Listen, Secret, Work) end),
-    supervise(sets:new()).
+    supervise(sets:new()),
+    kill_group(Epmd),
+    lists:foreach(fun file:del_dir_r/1, Directories),
+    halt(0).
+
+listen(Options) ->
+    gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}} | Options]).
+
+%% Somebody else may take the port between our choice and epmd's: then we choose again.
+start_epmd(Tries) ->
+    {ok, Socket} = listen([]),
+    {ok, Port} = inet:port(Socket),
+    ok = gen_tcp:close(Socket),
+    Epmd = open_port({spawn_executable, os:find_executable("epmd")},
+                     [exit_status, stderr_to_stdout, use_stdio,
+                      {args, ["-port", integer_to_list(Port), "-address", "127.0.0.1"]}]),
+    case epmd_answers(Epmd, Port, 200) of
+        true ->
+            {os_pid, OsPid} = erlang:port_info(Epmd, os_pid),
+            {OsPid, Port};
+        false when Tries > 1 ->
+            start_epmd(Tries - 1)
+    end.
+
+%% True once our epmd, and no stranger on its port, takes connections.
+epmd_answers(_, _, 0) -> false;
+epmd_answers(Epmd, Port, Tries) ->
+    receive
+        {Epmd, {exit_status, _}} -> false
+    after 25 ->
+        case gen_tcp:connect({127, 0, 0, 1}, Port, []) of
+            {ok, Socket} -> gen_tcp:close(Socket), erlang:port_info(Epmd) =/= undefined;
+            {error, _} -> epmd_answers(Epmd, Port, Tries - 1)
+        end
+    end.
 
 until_eof() ->
     case io:get_line("") of
@@ -57,6 +99,11 @@ supervise(Serving) ->
         eof ->
             [Pid ! shutdown || Pid <- sets:to_list(Serving)],
             drain(sets:size(Serving));
+        {Port, {data, _}} when is_port(Port) -> % epmd has something to say; its exit code says more
+            supervise(Serving);
+        {Port, {exit_status, Code}} when is_port(Port) ->
+            io:format(standard_error, "launcher: epmd ended with ~b~n", [Code]),
+            supervise(Serving);
         {'EXIT', _, normal} ->
             supervise(Serving);
         {'EXIT', _, Why} ->
@@ -65,10 +112,10 @@ supervise(Serving) ->
             supervise(Serving)
     end.
 
-drain(0) -> halt(0);
+drain(0) -> ok;
 drain(N) ->
     receive {'DOWN', _, process, _, _} -> drain(N - 1)
-    after 10000 -> halt(1)
+    after 10000 -> io:format(standard_error, "launcher: some programs do not end~n", [])
     end.
 
 %% ---------------------------------------------------------------- one connection
@@ -82,6 +129,9 @@ serve(Socket, Secret, Work) ->
                     start(Socket, program(Program), Args, Env, Work);
                 {file, Secret, Name, Mode, Bytes} ->
                     tell(Socket, write(Name, Mode, Bytes, Work));
+                {hold, Secret} ->
+                    ok = inet:setopts(Socket, [{active, true}]),
+                    linger(Socket);
                 _ ->
                     tell(Socket, {refused, bad_request})
             end;
@@ -148,7 +198,7 @@ relay(Socket, Port, OsPid, Begun) ->
         shutdown -> finish(Port, OsPid)
     end.
 
-%% The program has ended; the other side closes when it has read that.
+%% There is nothing more to do until the other side closes.
 linger(Socket) ->
     receive
         {tcp_closed, Socket} -> ok;
