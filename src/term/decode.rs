@@ -247,8 +247,8 @@ fn map(items: Vec<Term>) -> Result<Term, TermError> {
     Ok(Term::Map(Map { map }))
 }
 
-/// Recurses no deeper than the hash of the same key does a moment later.
-fn holds_map(term: &Term) -> bool {
+/// Whether a map that is not empty is part of a term. Recurses no deeper than the hash of the same key does a moment later.
+pub(super) fn holds_map(term: &Term) -> bool {
     match term {
         Term::Map(map) => !map.map.is_empty(),
         Term::Tuple(tuple) => tuple.elements.iter().any(holds_map),

@@ -6,7 +6,7 @@
 //!   hostile bytes and change some values. Everything here keeps one form per value: a non-empty list of integers
 //!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`. Make terms
 //!   with the functions below and they compare as Erlang would.
-//! * [`write`] puts terms straight into a buffer.
+//! * [`write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax.
 //!
 //! Nothing in this module does IO, and no input can make it panic, recurse or allocate out of proportion.
 
@@ -18,14 +18,18 @@ pub use eetf::{
 };
 use num_bigint::BigInt;
 
+use decode::holds_map;
+
 pub use codec::{Limits, MAX_DECODE_DEPTH, Raw, VERSION};
 pub use order::compare_keys;
+pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, print_short};
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
 pub use write::is_atom_name;
 
 mod codec;
 mod decode;
 mod order;
+pub mod text;
 mod view;
 pub mod write;
 

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::codec::{self, skip, u16_at, u32_at};
+use super::decode;
+use super::text::print_short;
 use super::{Atom, Pid, Port, Reference};
 
 /// One term inside checked bytes.
@@ -480,9 +482,13 @@ impl<'a> View<'a> {
     }
 }
 
+/// As text, cut after 500 characters: what logs and failed tests want to see.
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        match decode::decode(self.0, codec::MAX_DECODE_DEPTH) {
+            Ok(term) => f.write_str(&print_short(&term, 500)),
+            Err(why) => write!(f, "#Term<{} bytes, {why}>", self.0.len()),
+        }
     }
 }
 
