@@ -123,7 +123,9 @@ impl Service for Services {
     }
 
     fn peer_up(&self, peer: &PeerInfo) {
-        self.services.iter().for_each(|service| service.peer_up(peer));
+        self.services
+            .iter()
+            .for_each(|service| service.peer_up(peer));
     }
 
     fn peer_down(&self, peer: &PeerInfo, reason: &DownReason) {
@@ -133,7 +135,9 @@ impl Service for Services {
     }
 
     fn locate(&self, peer: &NodeName) -> Option<Address> {
-        self.services.iter().find_map(|service| service.locate(peer))
+        self.services
+            .iter()
+            .find_map(|service| service.locate(peer))
     }
 }
 
