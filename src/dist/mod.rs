@@ -1,0 +1,3 @@
+//! An Erlang node.
+
+pub mod cookie;
