@@ -1,5 +1,6 @@
 //! A Rust node in an Erlang cluster.
 
+pub mod cli;
 pub mod config;
 pub mod dist;
 pub mod grid;
