@@ -4,4 +4,5 @@ pub mod cli;
 pub mod config;
 pub mod dist;
 pub mod grid;
+pub mod node;
 pub mod term;

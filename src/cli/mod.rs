@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::args::{CallerArgs, EpmdPortArg, MeshArgs, NodeArgs, ReaderArgs};
-use crate::config::{Flags, target_name};
+use crate::config::Flags;
+use crate::dist::NodeName;
 
 /// A node of an Erlang cluster, discovered through Redis, and tools for the mesh.
 #[derive(Parser)]
@@ -149,8 +150,8 @@ pub enum MetaAction {
 #[derive(Args)]
 pub struct MetaTarget {
     /// The node; needed unless this host has exactly one member
-    #[arg(long, value_name = "NODE", value_parser = target_name)]
-    pub node: Option<String>,
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<NodeName>,
     /// How to reach it.
     #[command(flatten)]
     pub caller: CallerArgs,
@@ -190,8 +191,8 @@ impl AwaitArgs {
 #[command(after_help = "Example:\n  redgrid ping web@127.0.0.1")]
 pub struct PingArgs {
     /// The node
-    #[arg(value_name = "NODE", value_parser = target_name)]
-    pub node: String,
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
     /// How to reach it.
     #[command(flatten)]
     pub caller: CallerArgs,
@@ -204,8 +205,8 @@ pub struct PingArgs {
 )]
 pub struct TargetArgs {
     /// The node
-    #[arg(value_name = "NODE", value_parser = target_name)]
-    pub node: String,
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
     /// How to reach it.
     #[command(flatten)]
     pub caller: CallerArgs,
@@ -215,8 +216,8 @@ pub struct TargetArgs {
 #[derive(Args)]
 pub struct FunctionArgs {
     /// The node
-    #[arg(value_name = "NODE", value_parser = target_name)]
-    pub node: String,
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
     /// The module
     pub module: String,
     /// The function
@@ -262,8 +263,8 @@ pub struct CastArgs {
 #[command(after_help = "Example:\n  redgrid send web@127.0.0.1 sink '{data,<<\"x\">>}'")]
 pub struct SendArgs {
     /// The node
-    #[arg(value_name = "NODE", value_parser = target_name)]
-    pub node: String,
+    #[arg(value_name = "NODE")]
+    pub node: NodeName,
     /// The registered name of the process
     #[arg(value_name = "NAME")]
     pub process: String,

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::error::{BadValue, ConfigError, Origin, shown};
-use super::name::{self, Host, NameStyle, halves, is_loopback_host, node_name};
+use super::error::{BadValue, ConfigError, Origin};
+use super::name::{self, Host, is_loopback_host, node_name};
 use super::sources::{Environment, Flags, Sources};
 use super::value::{self, LogLevel};
 use super::{
     LogConfig, MeshConfig, Resolved, epmd_port, find_cookie, log, mesh, parsed, style_of,
     warn_of_open_file,
 };
-use crate::dist::cookie::Cookie;
+use crate::dist::{Cookie, NameStyle, NodeName};
 
 /// What the commands need that only read Redis: `nodes`, `await`.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl ReaderConfig {
 pub struct CallerConfig {
     /// A name that the flags ask for. Only the flags: a `REDGRID_NAME` around
     /// here names the daemon, and this must not pretend to be it.
-    name: Option<String>,
+    name: Option<NodeName>,
     /// The secret of the cluster.
     pub cookie: Cookie,
     /// The port of epmd wherever the target is.
@@ -109,35 +109,40 @@ impl CallerConfig {
     ///
     /// # Errors
     /// When the name asked for is of the other style than the target's.
-    pub fn name_for(&self, target: &str, host: &dyn Host) -> Result<String, ConfigError> {
-        let part = halves(target).1;
-        let style = NameStyle::of(part);
+    pub fn name_for(&self, target: &NodeName, host: &dyn Host) -> Result<NodeName, ConfigError> {
+        let style = target.style();
         if let Some(name) = &self.name {
-            if NameStyle::of(halves(name).1) == style {
+            if name.style() == style {
                 return Ok(name.clone());
             }
             let (flag, other) = match style {
                 NameStyle::Long => ("sname", "name"),
                 NameStyle::Short => ("name", "sname"),
             };
-            return Err(BadValue::new(
-                format!(
-                    "{} and {} have different name styles and cannot connect",
-                    shown(name),
-                    shown(target)
-                ),
-                format!("use --{other}, or leave it away"),
-            )
-            .at(Origin::Flag(flag)));
+            let problem =
+                format!("{name} and {target} have different name styles and cannot connect");
+            return Err(
+                BadValue::new(problem, format!("use --{other}, or leave it away"))
+                    .at(Origin::Flag(flag)),
+            );
         }
-        let own = match style {
-            _ if is_loopback_host(part) => part.to_owned(),
+        let (own, fallback) = match style {
+            _ if is_loopback_host(target.host()) => (target.host().to_owned(), "localhost"),
             // Nobody dials this node, so any long host will do when ours is not known.
-            NameStyle::Long => host.full_name().unwrap_or_else(|_| "127.0.0.1".to_owned()),
-            NameStyle::Short => name::short(host).unwrap_or_else(|_| "localhost".to_owned()),
+            NameStyle::Long => (host.full_name().unwrap_or_default(), "127.0.0.1"),
+            NameStyle::Short => (name::short(host).unwrap_or_default(), "localhost"),
         };
         let end: u16 = rand::rng().random();
-        Ok(format!("redgrid-{}-{end:04x}@{own}", std::process::id()))
+        let local = format!("redgrid-{}-{end:04x}", std::process::id());
+        let named = |part: &str| {
+            let origin = Origin::Flag(if style == NameStyle::Long {
+                "name"
+            } else {
+                "sname"
+            });
+            node_name(&format!("{local}@{part}"), style, &origin, host)
+        };
+        named(&own).or_else(|_| named(fallback))
     }
 }
 

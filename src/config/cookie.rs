@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rand::Rng;
 
 use super::error::ConfigError;
-use crate::dist::cookie::{BadCookie, Cookie};
+use crate::dist::{BadCookie, Cookie};
 
 /// Below this many characters a cookie can be guessed by trying.
 pub(super) const SAFE_LENGTH: usize = 16;

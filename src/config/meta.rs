@@ -59,7 +59,7 @@ pub fn entry(raw: &str) -> Result<(String, MetaValue), BadValue> {
 }
 
 fn term_value(text: &str) -> Result<MetaValue, BadValue> {
-    let term = read_term(text).map_err(|reason| {
+    let term = crate::term::text::parse(text).map_err(|reason| {
         BadValue::new(
             format!("{} is no Erlang term: {reason}", shown(text)),
             "write a term like eu, \"text\", <<\"bytes\">> or 42",
@@ -71,11 +71,6 @@ fn term_value(text: &str) -> Result<MetaValue, BadValue> {
             "write an atom, a binary, a string, an integer or a float",
         )
     })
-}
-
-/// The reader of Erlang term syntax.
-fn read_term(_text: &str) -> Result<Term, String> {
-    Err("terms are not read yet".to_owned())
 }
 
 /// The value that a term is; `None` for a type that meta has not. The empty list
@@ -144,6 +139,28 @@ mod tests {
             assert!(bad.problem.contains(problem), "{bad:?}");
             assert!(!bad.mend.is_empty());
         }
+    }
+
+    #[test]
+    fn a_term_gives_any_type_that_meta_has() {
+        for (raw, expected) in [
+            ("zone:=eu", MetaValue::Atom("eu".into())),
+            ("zone:='e u'", MetaValue::Atom("e u".into())),
+            ("zip:=\"007\"", "007".into()),
+            ("tag:=<<\"x,y\">>", MetaValue::Binary(b"x,y".to_vec())),
+            (
+                "n:=36893488147419103232",
+                MetaValue::BigInteger("36893488147419103232".into()),
+            ),
+            ("n:=-1", MetaValue::Integer(-1)),
+            ("f:=1.5", MetaValue::Float(1.5)),
+        ] {
+            assert_eq!(value(raw), expected, "{raw}");
+        }
+        let bad = entry("zone:=[eu").unwrap_err();
+        assert!(bad.problem.contains("\"[eu\" is no Erlang term"), "{bad:?}");
+        let bad = entry("zone:={eu,1}").unwrap_err();
+        assert!(bad.problem.contains("\"{eu,1}\" cannot be meta"), "{bad:?}");
     }
 
     #[test]

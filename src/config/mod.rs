@@ -33,21 +33,19 @@ use ipnet::IpNet;
 pub use self::command::{CallerConfig, ReaderConfig, resolve_epmd_port};
 pub use self::error::{BadValue, ConfigError, Origin};
 pub use self::meta::entry as meta_entry;
-pub use self::name::{Host, NameStyle, ThisHost, is_loopback_host};
+pub use self::name::{Host, ThisHost, is_loopback_host};
 pub use self::redis_url::RedisUrl;
 pub use self::sources::{Environment, Flags, environment};
 pub use self::table::{Kind, SETTINGS, Setting};
-pub use self::value::{Connect, Epmd, Listen, LogFormat, LogLevel};
+pub use self::value::{Connect, LogFormat, LogLevel};
 
-use self::name::{halves, node_name, own_ip, whole_name};
+use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
-use crate::dist::cookie::Cookie;
+use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName};
 use crate::grid::meta::Meta;
 
 /// The name of a node that was given none.
 const DEFAULT_NAME: &str = "redgrid@127.0.0.1";
-/// Where epmd listens unless told otherwise.
-const DEFAULT_EPMD_PORT: u16 = 4369;
 /// The silence that means down, as OTP has it.
 const DEFAULT_TICKTIME: Duration = Duration::from_secs(60);
 /// The largest frame taken from a peer, in bytes.
@@ -92,7 +90,7 @@ pub struct LogConfig {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpmdConfig {
     /// Whether one is started when none runs.
-    pub mode: Epmd,
+    pub mode: EpmdMode,
     /// Its port, on this host and on every other.
     pub port: u16,
     /// Where one that is started should listen; empty: everywhere.
@@ -102,10 +100,8 @@ pub struct EpmdConfig {
 /// Everything `redgrid node` needs.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The whole node name, `NAME@HOST`.
-    pub name: String,
-    /// Whether that host is a full one.
-    pub style: NameStyle,
+    /// The node's name.
+    pub name: NodeName,
     /// The secret of the cluster.
     pub cookie: Cookie,
     /// Redis and scope.
@@ -156,9 +152,9 @@ impl Config {
             Some(found) => meta::meta(&found.values).map_err(|bad| bad.at(found.origin))?,
             None => Meta::default(),
         };
-        let listen: Option<Listen> = parsed(&sources, "listen", str::parse)?;
+        let listen: Option<Listen> = parsed(&sources, "listen", value::listen)?;
         let epmd = EpmdConfig {
-            mode: parsed(&sources, "epmd", str::parse)?.unwrap_or(Epmd::Auto),
+            mode: parsed(&sources, "epmd", value::epmd)?.unwrap_or(EpmdMode::Auto),
             port: epmd_port(&sources)?,
             addresses: list(&sources, "epmd-address", value::address)?,
         };
@@ -175,9 +171,8 @@ impl Config {
 
         let name = match sources.either("name", "sname")? {
             Some((flag, found)) => node_name(found.text(), style_of(flag), &found.origin, host)?,
-            None => DEFAULT_NAME.to_owned(),
+            None => node_name(DEFAULT_NAME, NameStyle::Long, &Origin::Flag("name"), host)?,
         };
-        let part = halves(&name).1;
         let given_ip = sources.find("ip")?;
         let ip = own_ip(
             given_ip
@@ -186,7 +181,10 @@ impl Config {
             &name,
             host,
         )?;
-        let listen = listen.unwrap_or_else(|| Listen::any_port(default_address(part)));
+        let listen = listen.unwrap_or_else(|| Listen {
+            ip: default_address(name.host()),
+            ports: 0..=0,
+        });
         let cookie = find_cookie(&sources, &mut warnings)?;
 
         let off_loopback = !ip.is_loopback() || !listen.ip.is_loopback();
@@ -200,15 +198,14 @@ impl Config {
         }
         if listen.ip.is_loopback() && !ip.is_loopback() {
             warnings.push(format!(
-                "the other members are told to reach this node at {ip}, but it listens on {listen} alone; \
-                 give --listen 0.0.0.0:0 if they should"
+                "the other members are told to reach this node at {ip}, but it listens on {} alone; \
+                 give --listen 0.0.0.0:0 if they should",
+                listen.ip
             ));
         }
         warn_of_open_file(&sources, &mut warnings);
-        let style = NameStyle::of(part);
         let config = Config {
             name,
-            style,
             cookie,
             mesh,
             ip,
@@ -226,14 +223,6 @@ impl Config {
         };
         Ok(Resolved { config, warnings })
     }
-}
-
-/// Checks the name of a node to talk to, for use as a parser of arguments.
-///
-/// # Errors
-/// One line that says what a node name looks like.
-pub fn target_name(raw: &str) -> Result<String, String> {
-    whole_name(raw).map_err(|bad| format!("{}; {}", bad.problem, bad.mend))
 }
 
 fn style_of(flag: &str) -> NameStyle {

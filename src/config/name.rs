@@ -1,6 +1,6 @@
 //! The node's name and the address that goes with it.
 //!
-//! A name is `NAME@HOST`. Its style is the host's: a long name has a host with a
+//! A name is `NAME@HOST`. Its style is the host's ([`NameStyle`]): a long name has a host with a
 //! dot (or an IPv6 address), a short one has none. The two styles never connect
 //! to each other, so the flag says which is meant, and a host that does not fit
 //! is refused at once instead of making a node that nobody can reach.
@@ -10,29 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 
 use super::error::{BadValue, ConfigError, Origin, shown};
 use super::value::reachable;
-
-/// The longest node name, in bytes: Erlang keeps it as an atom.
-const MAX_NAME: usize = 255;
-
-/// Whether the host part of a name is a full one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NameStyle {
-    /// With a dot, or an IPv6 address: `--name`.
-    Long,
-    /// Without: `--sname`.
-    Short,
-}
-
-impl NameStyle {
-    /// The style of a host part.
-    pub fn of(host: &str) -> NameStyle {
-        if host.contains(['.', ':']) {
-            NameStyle::Long
-        } else {
-            NameStyle::Short
-        }
-    }
-}
+use crate::dist::{NameStyle, NodeName, NodeNameError};
 
 /// What the machine knows about hosts. A trait, so that tests need no DNS.
 pub trait Host {
@@ -100,12 +78,12 @@ pub(super) fn node_name(
     style: NameStyle,
     origin: &Origin,
     host: &dyn Host,
-) -> Result<String, ConfigError> {
+) -> Result<NodeName, ConfigError> {
     let at = |bad: BadValue| bad.at(origin.clone());
     if raw.contains('@') {
         let name = whole_name(raw).map_err(at)?;
-        let (local, part) = halves(&name);
-        return match (style, NameStyle::of(part)) {
+        let (local, part) = (name.short(), name.host());
+        return match (style, name.style()) {
             (NameStyle::Long, NameStyle::Short) => Err(at(BadValue::new(
                 format!(
                     "{} needs a host with a dot in it for a long name",
@@ -150,52 +128,40 @@ pub(super) fn short(host: &dyn Host) -> io::Result<String> {
     }
 }
 
-/// Checks a name that has its host: what `erl` itself takes for a name of its
-/// own. (Names of other nodes may be freer; this is for ours and for targets.)
-pub(crate) fn whole_name(raw: &str) -> Result<String, BadValue> {
-    let bad = |problem: &str| {
+/// Checks a name of our own that has its host. Before the `@` it is stricter than
+/// [`NodeName`], which must take what others are called: `erl` itself starts only
+/// under letters, digits, `_` and `-`.
+fn whole_name(raw: &str) -> Result<NodeName, BadValue> {
+    let bad = |problem: String| {
         BadValue::new(
-            format!("{} is no node name: {problem}", shown(raw)),
+            problem,
             "write NAME@HOST, like web1@10.0.0.5 or web1@myhost; NAME is of letters, digits, _ and -",
         )
     };
-    let Some((local, host)) = raw.split_once('@') else {
-        return Err(bad("there is no @ in it"));
-    };
-    if host.contains('@') {
-        return Err(bad("there is more than one @ in it"));
-    }
-    if local.is_empty() || host.is_empty() {
-        return Err(bad("one side of the @ is empty"));
-    }
-    if !local
+    let name: NodeName = raw
+        .parse()
+        .map_err(|error: NodeNameError| bad(error.to_string()))?;
+    if !name
+        .short()
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
     {
-        return Err(bad("a character before the @ cannot stand there"));
+        return Err(bad(format!(
+            "a character before the @ of {} cannot stand there",
+            shown(raw)
+        )));
     }
-    if host.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(bad("a character after the @ cannot stand there"));
-    }
-    if raw.len() > MAX_NAME {
-        return Err(bad("it is longer than 255 bytes"));
-    }
-    Ok(raw.to_owned())
-}
-
-/// The two sides of a checked name.
-pub(super) fn halves(name: &str) -> (&str, &str) {
-    name.split_once('@').unwrap_or((name, ""))
+    Ok(name)
 }
 
 /// The address that the other members are told: the one given, else the one the
 /// host part of the name has.
 pub(super) fn own_ip(
     given: Option<(&str, Origin)>,
-    name: &str,
+    name: &NodeName,
     host: &dyn Host,
 ) -> Result<Ipv4Addr, ConfigError> {
-    let (local, part) = halves(name);
+    let (local, part) = (name.short(), name.host());
     let local_only = is_loopback_host(part);
     let ip = match &given {
         Some((raw, origin)) => {
@@ -220,7 +186,7 @@ pub(super) fn own_ip(
         }
     };
     if ip.is_loopback() && !local_only {
-        let alone = match NameStyle::of(part) {
+        let alone = match name.style() {
             NameStyle::Long => format!("--name {local}@127.0.0.1"),
             NameStyle::Short => format!("--sname {local}@localhost"),
         };
@@ -306,13 +272,19 @@ pub(super) mod tests {
         } else {
             "sname"
         };
-        node_name(raw, style, &Origin::Flag(flag), &BOX).map_err(|error| error.to_string())
+        node_name(raw, style, &Origin::Flag(flag), &BOX)
+            .map(|name| name.to_string())
+            .map_err(|error| error.to_string())
     }
 
     fn ip_of(name: &str, given: Option<&str>) -> Result<String, String> {
-        own_ip(given.map(|raw| (raw, Origin::Flag("ip"))), name, &BOX)
-            .map(|ip| ip.to_string())
-            .map_err(|error| error.to_string())
+        own_ip(
+            given.map(|raw| (raw, Origin::Flag("ip"))),
+            &name.parse().unwrap(),
+            &BOX,
+        )
+        .map(|ip| ip.to_string())
+        .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 /// The longest cookie, in bytes: Erlang keeps it as an atom.
-pub const MAX_COOKIE: usize = 255;
+pub(super) const MAX_COOKIE: usize = 255;
 
 /// The secret shared by the nodes that may connect to each other: 1 to 255
 /// characters from space to tilde, as `erl` reads them from its cookie file.
