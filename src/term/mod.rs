@@ -6,7 +6,8 @@
 //!   hostile bytes and change some values. Everything here keeps one form per value: a non-empty list of integers
 //!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`. Make terms
 //!   with the functions below and they compare as Erlang would.
-//! * [`write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax.
+//! * [`write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax; [`json`] is
+//!   the one mapping to JSON.
 //!
 //! Nothing in this module does IO, and no input can make it panic, recurse or allocate out of proportion.
 
@@ -21,6 +22,7 @@ use num_bigint::BigInt;
 use decode::holds_map;
 
 pub use codec::{Limits, MAX_DECODE_DEPTH, Raw, VERSION};
+pub use json::to_json;
 pub use order::compare_keys;
 pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, print_short};
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
@@ -28,6 +30,7 @@ pub use write::is_atom_name;
 
 mod codec;
 mod decode;
+pub mod json;
 mod order;
 pub mod text;
 mod view;

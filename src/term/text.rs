@@ -5,6 +5,7 @@
 //! apart, and refused with the way round it when read.
 
 pub use parse::{MAX_DEPTH, ParseError, parse};
+pub(super) use print::is_string;
 pub use print::{Printed, float_text, print, print_short};
 
 mod parse;

@@ -482,9 +482,15 @@ impl<'a> View<'a> {
     }
 }
 
+/// A term of more bytes than this is not taken apart for a line in a log.
+const MAX_DEBUG_BYTES: usize = 1 << 16;
+
 /// As text, cut after 500 characters: what logs and failed tests want to see.
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.len() > MAX_DEBUG_BYTES {
+            return write!(f, "#Term<{} bytes>", self.0.len());
+        }
         match decode::decode(self.0, codec::MAX_DECODE_DEPTH) {
             Ok(term) => f.write_str(&print_short(&term, 500)),
             Err(why) => write!(f, "#Term<{} bytes, {why}>", self.0.len()),

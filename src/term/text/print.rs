@@ -250,6 +250,11 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\u{8}'..='\r' | '\u{1b}' | ' '..='~' | '\u{a0}'..='\u{ff}')
 }
 
+/// Whether a list of these bytes is printed as a string.
+pub(in super::super) fn is_string(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().map(char::from).all(is_printable)
+}
+
 fn write_string(out: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::Result {
     out.write_str("\"")?;
     for c in chars {
@@ -260,7 +265,7 @@ fn write_string(out: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::
 
 /// A list of bytes: a string when all are printable.
 fn write_bytes(out: &mut dyn Write, bytes: Vec<u8>) -> fmt::Result {
-    if !bytes.is_empty() && bytes.iter().copied().map(char::from).all(is_printable) {
+    if is_string(&bytes) {
         return write_string(out, bytes.into_iter().map(char::from));
     }
     out.write_str("[")?;
