@@ -6,7 +6,7 @@
 //!   hostile bytes and change some values. Everything here keeps one form per value: a non-empty list of integers
 //!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`. Make terms
 //!   with the functions below and they compare as Erlang would.
-//! * [`write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax; [`json`] is
+//! * [`mod@write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax; [`json`] is
 //!   the one mapping to JSON.
 //!
 //! Nothing in this module does IO, and no input can make it panic, recurse or allocate out of proportion.
@@ -28,6 +28,7 @@ pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, pri
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
 pub use write::is_atom_name;
 
+mod check;
 mod codec;
 mod decode;
 pub mod json;
@@ -230,7 +231,7 @@ pub fn elements_of(term: &Term) -> Option<Cow<'_, [Term]>> {
     }
 }
 
-/// Text that is a binary (UTF-8), a string or a list of code points. Atoms are not text: see [`name`].
+/// Text that is a binary (UTF-8), a string or a list of code points. Atoms are not text: see [`name()`].
 pub fn text(term: &Term) -> Option<String> {
     match term {
         Term::Binary(binary) => std::str::from_utf8(&binary.bytes).ok().map(str::to_owned),
@@ -244,7 +245,7 @@ pub fn text(term: &Term) -> Option<String> {
     }
 }
 
-/// An atom's name, or [`text`].
+/// An atom's name, or [`text()`].
 pub fn name(term: &Term) -> Option<String> {
     match term {
         Term::Atom(atom) => Some(atom.name.clone()),

@@ -20,7 +20,7 @@ pub fn print(term: &Term) -> String {
 /// Integers up to this width are worth printing only to be cut off.
 const DEAR_BITS: u64 = 1 << 13;
 
-/// [`print`], ending in `...` when it would be longer than `max_chars` characters. For logs: the cost is bounded
+/// [`print()`], ending in `...` when it would be longer than `max_chars` characters. For logs: the cost is bounded
 /// by what is printed, but for one look at each map and list on the way.
 pub fn print_short(term: &Term, max_chars: usize) -> String {
     let mut out = Short {
@@ -34,7 +34,7 @@ pub fn print_short(term: &Term, max_chars: usize) -> String {
     }
 }
 
-/// A term that prints as [`print`] does; with a precision (`{:.200}`) as [`print_short`] does.
+/// A term that prints as [`print()`] does; with a precision (`{:.200}`) as [`print_short`] does.
 #[derive(Clone, Copy)]
 pub struct Printed<'t>(pub &'t Term);
 
