@@ -1,10 +1,11 @@
 //! Terms as text, the way `erl` reads and prints them.
 //!
-//! [`parse`] reads what one would type into a shell or `file:consult/1`; [`print`] gives what `io:format("~0tp")`
+//! [`parse`] reads what one would type into a shell or `file:consult/1`; [`print()`] gives what `io:format("~0tp")`
 //! does, on one line. What has no syntax (pids, references, ports, local funs) is printed so that it can be told
 //! apart, and refused with the way round it when read.
 
 pub use parse::{MAX_DEPTH, ParseError, parse};
+pub(super) use print::is_string;
 pub use print::{Printed, float_text, print, print_short};
 
 mod parse;

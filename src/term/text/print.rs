@@ -20,7 +20,7 @@ pub fn print(term: &Term) -> String {
 /// Integers up to this width are worth printing only to be cut off.
 const DEAR_BITS: u64 = 1 << 13;
 
-/// [`print`], ending in `...` when it would be longer than `max_chars` characters. For logs: the cost is bounded
+/// [`print()`], ending in `...` when it would be longer than `max_chars` characters. For logs: the cost is bounded
 /// by what is printed, but for one look at each map and list on the way.
 pub fn print_short(term: &Term, max_chars: usize) -> String {
     let mut out = Short {
@@ -34,7 +34,7 @@ pub fn print_short(term: &Term, max_chars: usize) -> String {
     }
 }
 
-/// A term that prints as [`print`] does; with a precision (`{:.200}`) as [`print_short`] does.
+/// A term that prints as [`print()`] does; with a precision (`{:.200}`) as [`print_short`] does.
 #[derive(Clone, Copy)]
 pub struct Printed<'t>(pub &'t Term);
 
@@ -250,6 +250,11 @@ fn is_printable(c: char) -> bool {
     matches!(c, '\u{8}'..='\r' | '\u{1b}' | ' '..='~' | '\u{a0}'..='\u{ff}')
 }
 
+/// Whether a list of these bytes is printed as a string.
+pub(in super::super) fn is_string(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().map(char::from).all(is_printable)
+}
+
 fn write_string(out: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::Result {
     out.write_str("\"")?;
     for c in chars {
@@ -260,7 +265,7 @@ fn write_string(out: &mut dyn Write, chars: impl Iterator<Item = char>) -> fmt::
 
 /// A list of bytes: a string when all are printable.
 fn write_bytes(out: &mut dyn Write, bytes: Vec<u8>) -> fmt::Result {
-    if !bytes.is_empty() && bytes.iter().copied().map(char::from).all(is_printable) {
+    if is_string(&bytes) {
         return write_string(out, bytes.into_iter().map(char::from));
     }
     out.write_str("[")?;
