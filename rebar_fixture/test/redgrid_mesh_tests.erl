@@ -182,18 +182,23 @@ emptied(Mesh) ->
 older_libraries(Mesh) ->
     %% One that never publishes, and one that does, as the Erlang redgrid of 2013.
     _ = command(Mesh, [["HSET", "redgrid:old::polls@127.0.0.1", "ip", "127.0.0.1", "weight", "3"],
-                       ["EXPIRE", "redgrid:old::polls@127.0.0.1", 8]]),
+                       ["EXPIRE", "redgrid:old::polls@127.0.0.1", 20]]),
     Foo = member(Mesh, "foo@127.0.0.1", "old"),
     sees(Foo, ['foo@127.0.0.1', 'polls@127.0.0.1']),
+    %% Its own scan lock, of an earlier life, keeps nobody from finding them again.
+    kill(Foo),
+    Again = member(Mesh, "foo@127.0.0.1", "old"),
+    sees(Again, ['foo@127.0.0.1', 'polls@127.0.0.1']),
     _ = command(Mesh, [["HSET", "redgrid:old::tells@127.0.0.1", "ip", "127.0.0.1", "weight", "4"],
-                       ["EXPIRE", "redgrid:old::tells@127.0.0.1", 8],
+                       ["EXPIRE", "redgrid:old::tells@127.0.0.1", 20],
                        ["PUBLISH", "redgrid:old:", "redgrid:old::tells@127.0.0.1"]]),
-    sees(Foo, ['foo@127.0.0.1', 'polls@127.0.0.1', 'tells@127.0.0.1']),
-    %% Never connected, they leave when their registrations end. Not connected: its text stays text also where native terms are asked for.
+    sees(Again, ['foo@127.0.0.1', 'polls@127.0.0.1', 'tells@127.0.0.1']),
+    %% Not connected: its text stays text also where native terms are asked for.
     ?assertEqual({'polls@127.0.0.1', [{<<"ip">>, <<"127.0.0.1">>}, {<<"weight">>, <<"3">>}]},
-                 lists:keyfind('polls@127.0.0.1', 1, call(Foo, redgrid, nodes, [[native]]))),
-    until(fun() -> names(Foo) =:= ['foo@127.0.0.1'] end),
-    peer:stop(Foo).
+                 lists:keyfind('polls@127.0.0.1', 1, call(Again, redgrid, nodes, [[native]]))),
+    %% Never connected, they leave when their registrations end.
+    until(fun() -> names(Again) =:= ['foo@127.0.0.1'] end),
+    peer:stop(Again).
 
 rubbish(Mesh) ->
     _ = command(Mesh, [["SET", "redgrid:bad::string@127.0.0.1", "x"], ["HSET", "redgrid:bad::noip@127.0.0.1", "a", "b"],
