@@ -480,7 +480,10 @@ reply(registered, Replies, State) ->
     refused(Replies, State);
 reply({look_up, Node, Why}, Replies, State) ->
     looked_up(Node, Why, Replies, State#state{look_ups = State#state.look_ups - 1});
-reply(scan_lock, [<<"OK">>], State) ->
+reply(scan_lock, [<<"OK">>, _Holder], State) ->
+    scan_page(<<"0">>, State);
+reply(scan_lock, [_Held, Own], #state{own = #{node := Own}} = State) ->
+    %% Ours already: most likely of an earlier life, that ended without knowing what we have to find out.
     scan_page(<<"0">>, State);
 reply(scan_lock, Replies, State) ->
     Wait = case State#state.scanned of true -> ?SCAN; false -> ?SCAN_RETRY end,
@@ -769,7 +772,8 @@ periodic(Now, #state{joined = true} = State) ->
     case Renewed of
         #state{scanning = false, scan_at = At, own = #{node := Own}} when At =< Now ->
             ok = redgrid_redis:send(Renewed#state.commands, scan_lock,
-                                    [["SET", redgrid_registration:scan_key(scope(State)), Own, "NX", "PX", ?SCAN]]),
+                                    [["SET", redgrid_registration:scan_key(scope(State)), Own, "NX", "PX", ?SCAN],
+                                     ["GET", redgrid_registration:scan_key(scope(State))]]),
             Renewed#state{scanning = true};
         _ -> Renewed
     end;

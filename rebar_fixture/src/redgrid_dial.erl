@@ -6,7 +6,7 @@
 %% (`inet_db', as the original did), for everything that runs in it.
 -module(redgrid_dial).
 
--export([allowed/2, forbidden/1, start/4]).
+-export([allowed/2, forbidden/1, start/4, run/4]).
 -export([host_book/0, remember_host/3]).
 -export_type([book/0]).
 
@@ -41,7 +41,12 @@ forbidden({A, _, _, _, _, _, _, _}) -> A >= 16#ff00 orelse A band 16#ffc0 =:= 16
 %% entered into the host table, it asks `Server' to, by the call `{remember_host, Host, Address}'.
 -spec start(pid(), node(), binary(), binary()) -> {pid(), reference()}.
 start(Server, Node, Name, Ip) ->
-    spawn_monitor(fun() -> exit({dialled, dial(Server, Node, Name, Ip)}) end).
+    spawn_monitor(?MODULE, run, [Server, Node, Name, Ip]).
+
+%% @private
+-spec run(pid(), node(), binary(), binary()) -> no_return().
+run(Server, Node, Name, Ip) ->
+    exit({dialled, dial(Server, Node, Name, Ip)}).
 
 dial(Server, Node, Name, Ip) ->
     Host = binary_to_list(redgrid_registration:host_of(Name)),

@@ -17,7 +17,7 @@
 -define(MAX_DEPTH, 8).
 
 %% @doc One command as an array of bulk strings. A string (list) stands for its bytes, as in `["GET", "foo"]'.
--spec encode(command()) -> iodata().
+-spec encode(command()) -> iolist().
 encode(Parts) ->
     [$*, integer_to_binary(length(Parts)), "\r\n" | [bulk(Part) || Part <- Parts]].
 

@@ -157,8 +157,9 @@ change(_Old, _New) -> meta.
 %% those of the dialect that never publishes.
 next_check(Member, Now) -> next_check(Member, Now, ?EXPIRY).
 
-next_check(#member{state = down}, Now, _Pttl) -> Now + ?DOWN_CHECK;
-next_check(#member{registration = #{classic := true}}, Now, _Pttl) -> Now + ?CLASSIC_CHECK;
+next_check(#member{registration = #{classic := true}}, Now, Pttl) when Pttl >= 0 ->
+    Now + min(Pttl + 1000, ?CLASSIC_CHECK);
+next_check(#member{registration = #{classic := true}}, Now, _NoExpiry) -> Now + ?CLASSIC_CHECK;
 next_check(#member{registration = #{status := <<"suspended">>}}, Now, _Pttl) -> Now + ?EXPIRY;
 next_check(#member{state = up}, _Now, _Pttl) -> infinity;
 next_check(#member{state = new}, Now, Pttl) when Pttl >= 0 -> Now + Pttl + 1000;
