@@ -8,7 +8,7 @@ use super::{
     message::Message,
     peer::{self, Command, Handle},
     slots::{Slot, Slots},
-    state::{Failure, Own},
+    state::{self, Failure, Own},
 };
 use crate::term::Raw;
 use std::{
@@ -365,6 +365,28 @@ impl Node {
             message: message.into(),
         };
         if handle.send(Command::Write(message)).await {
+            Ok(())
+        } else {
+            Err(CallError::gone(peer, DownReason::Closed))
+        }
+    }
+
+    /// Has a function run on a peer, as `erpc:cast/4` does, connecting first where needed. Nobody hears of its result.
+    /// `args`: a proper list.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn cast(
+        &self,
+        peer: &NodeName,
+        module: &str,
+        function: &str,
+        args: Raw,
+    ) -> Result<(), CallError> {
+        let handle = self.connected(peer).await?;
+        let ids = &self.inner.own.ids;
+        let request = state::cast_request(ids, ids.fresh(), module, function, &args);
+        if handle.send(Command::Write(request)).await {
             Ok(())
         } else {
             Err(CallError::gone(peer, DownReason::Closed))

@@ -174,6 +174,10 @@ impl Connection<'_> {
             tokio::select! {
                 biased;
                 reason = closing(&mut start.close) => {
+                    // What was asked for before the end still goes out.
+                    while let Ok(command) = start.commands.try_recv() {
+                        self.command(command);
+                    }
                     self.flush(&mut writer).await;
                     return reason;
                 }

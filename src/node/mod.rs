@@ -1,2 +1,3 @@
 //! tmp
-pub mod echo;
+pub(crate) mod echo;
+mod services;
