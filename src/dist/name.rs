@@ -88,6 +88,11 @@ impl FromStr for NodeName {
             });
         }
         match text.split_once('@') {
+            // A colon separates the parts of a key in Redis; only an address may have some.
+            Some((short, _)) if short.contains(':') => Err(NodeNameError::Character {
+                name: text.into(),
+                found: ':',
+            }),
             Some((short, host)) if !short.is_empty() && !host.is_empty() && !host.contains('@') => {
                 Ok(Self(text.into()))
             }
