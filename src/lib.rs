@@ -1,3 +1,4 @@
 //! A Rust node in an Erlang cluster.
 
+pub mod dist;
 pub mod term;
