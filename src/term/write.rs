@@ -1,0 +1,439 @@
+//! Writing terms straight into a buffer, for those who know what they want to say.
+//!
+//! Every function appends to the buffer: leaves a whole term, `put_tuple`, `put_list` and `put_map` the head after
+//! which the caller writes the elements. Only forms that every OTP from 25 on reads are written: atoms as UTF-8,
+//! pids as 88, references as 90, lists of bytes as STRING_EXT while they fit it.
+//!
+//! Erlang has no value for some of ours (NaN, a name of 300 characters as an atom). A peer drops the connection
+//! over such bytes, so the atom `badarg` is written in their place.
+
+use bytes::{BufMut, BytesMut};
+use num_bigint::{BigInt, Sign};
+
+use super::codec::{self, MAX_ATOM_CHARS, MAX_BIG_BYTES, MAX_REFERENCE_WORDS, Raw, VERSION};
+use super::order;
+use super::view::View;
+use super::{Atom, BitBinary, InternalFun, Pid, Reference, Term};
+
+/// Longest STRING_EXT.
+const MAX_STRING: usize = u16::MAX as usize;
+/// Ports below this were always sent as tag 89; every release reads that.
+const SMALL_PORT: u64 = 1 << 28;
+
+/// The byte 131, in front of a term that stands on its own.
+pub fn put_version(buf: &mut BytesMut) {
+    buf.put_u8(VERSION);
+}
+
+/// An atom of at most 255 characters.
+pub fn put_atom(buf: &mut BytesMut, name: &str) {
+    match name.len() {
+        0..=255 => {
+            buf.put_slice(&[codec::SMALL_ATOM, name.len() as u8]);
+            buf.put_slice(name.as_bytes());
+        }
+        _ if is_atom_name(name) => {
+            buf.put_u8(codec::ATOM);
+            buf.put_u16(name.len() as u16);
+            buf.put_slice(name.as_bytes());
+        }
+        _ => put_atom(buf, "badarg"),
+    }
+}
+
+/// Whether this can be the name of an atom: at most 255 characters.
+pub fn is_atom_name(name: &str) -> bool {
+    name.len() <= MAX_ATOM_CHARS || name.chars().count() <= MAX_ATOM_CHARS
+}
+
+/// `true` or `false`.
+pub fn put_bool(buf: &mut BytesMut, value: bool) {
+    put_atom(buf, if value { "true" } else { "false" });
+}
+
+/// An integer, in its shortest form.
+pub fn put_int(buf: &mut BytesMut, value: i64) {
+    if let Ok(byte) = u8::try_from(value) {
+        buf.put_slice(&[codec::SMALL_INTEGER, byte]);
+    } else if let Ok(value) = i32::try_from(value) {
+        buf.put_u8(codec::INTEGER);
+        buf.put_i32(value);
+    } else {
+        put_magnitude(buf, value < 0, &value.unsigned_abs().to_le_bytes());
+    }
+}
+
+/// A number from 0, in its shortest form.
+pub fn put_uint(buf: &mut BytesMut, value: u64) {
+    match i64::try_from(value) {
+        Ok(value) => put_int(buf, value),
+        Err(_) => put_magnitude(buf, false, &value.to_le_bytes()),
+    }
+}
+
+/// An integer of any size, in its shortest form.
+pub fn put_bigint(buf: &mut BytesMut, value: &BigInt) {
+    match i64::try_from(value) {
+        Ok(value) => put_int(buf, value),
+        Err(_) => {
+            let (sign, magnitude) = value.to_bytes_le();
+            put_magnitude(buf, sign == Sign::Minus, &magnitude);
+        }
+    }
+}
+
+fn put_magnitude(buf: &mut BytesMut, negative: bool, magnitude: &[u8]) {
+    let used = magnitude.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
+    match used {
+        0..=255 => buf.put_slice(&[codec::SMALL_BIG, used as u8]),
+        256..=MAX_BIG_BYTES => {
+            buf.put_u8(codec::LARGE_BIG);
+            buf.put_u32(used as u32);
+        }
+        _ => return put_atom(buf, "badarg"),
+    }
+    buf.put_u8(u8::from(negative));
+    buf.put_slice(&magnitude[..used]);
+}
+
+/// A float; there is no NaN and no infinity in Erlang.
+pub fn put_f64(buf: &mut BytesMut, value: f64) {
+    if value.is_finite() {
+        buf.put_u8(codec::FLOAT);
+        buf.put_f64(value);
+    } else {
+        put_atom(buf, "badarg");
+    }
+}
+
+/// A binary of less than 4 GiB.
+pub fn put_binary(buf: &mut BytesMut, bytes: &[u8]) {
+    match u32::try_from(bytes.len()) {
+        Ok(len) => {
+            buf.put_u8(codec::BINARY);
+            buf.put_u32(len);
+            buf.put_slice(bytes);
+        }
+        Err(_) => put_atom(buf, "badarg"),
+    }
+}
+
+/// Head of a tuple: `arity` terms must follow.
+pub fn put_tuple(buf: &mut BytesMut, arity: usize) {
+    match u8::try_from(arity) {
+        Ok(arity) => buf.put_slice(&[codec::SMALL_TUPLE, arity]),
+        Err(_) => put_head(buf, codec::LARGE_TUPLE, arity),
+    }
+}
+
+/// Head of a list: `len` terms and then the tail must follow, which is [`put_nil`] in a proper list. Of an empty
+/// list nothing but the tail is written.
+pub fn put_list(buf: &mut BytesMut, len: usize) {
+    if len > 0 {
+        put_head(buf, codec::LIST, len);
+    }
+}
+
+/// The empty list, and the tail of every proper one.
+pub fn put_nil(buf: &mut BytesMut) {
+    buf.put_u8(codec::NIL);
+}
+
+/// Head of a map: `pairs` times a key and its value must follow, no key twice.
+pub fn put_map(buf: &mut BytesMut, pairs: usize) {
+    put_head(buf, codec::MAP, pairs);
+}
+
+fn put_head(buf: &mut BytesMut, tag: u8, count: usize) {
+    buf.put_u8(tag);
+    // More terms than 32 bits count do not fit any frame; the peer's check refuses the count.
+    buf.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// A string: the list of its code points.
+pub fn put_string(buf: &mut BytesMut, text: &str) {
+    if text.is_ascii() {
+        return put_bytes(buf, text.as_bytes());
+    }
+    let latin1: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    if let Some(latin1) = latin1 {
+        return put_bytes(buf, &latin1);
+    }
+    put_list(buf, text.chars().count());
+    for c in text.chars() {
+        put_int(buf, i64::from(u32::from(c)));
+    }
+    put_nil(buf);
+}
+
+/// A list of bytes.
+pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
+    match bytes.len() {
+        0 => put_nil(buf),
+        1..=MAX_STRING => {
+            buf.put_u8(codec::STRING);
+            buf.put_u16(bytes.len() as u16);
+            buf.put_slice(bytes);
+        }
+        _ => {
+            put_list(buf, bytes.len());
+            buf.reserve(2 * bytes.len() + 1);
+            for byte in bytes {
+                buf.put_slice(&[codec::SMALL_INTEGER, *byte]);
+            }
+            put_nil(buf);
+        }
+    }
+}
+
+/// A pid.
+pub fn put_pid(buf: &mut BytesMut, node: &str, id: u32, serial: u32, creation: u32) {
+    buf.put_u8(codec::PID);
+    put_atom(buf, node);
+    buf.put_u32(id);
+    buf.put_u32(serial);
+    buf.put_u32(creation);
+}
+
+/// A port.
+pub fn put_port(buf: &mut BytesMut, node: &str, id: u64, creation: u32) {
+    if id < SMALL_PORT {
+        buf.put_u8(codec::PORT);
+        put_atom(buf, node);
+        buf.put_u32(id as u32);
+    } else {
+        buf.put_u8(codec::PORT_64);
+        put_atom(buf, node);
+        buf.put_u64(id);
+    }
+    buf.put_u32(creation);
+}
+
+/// A reference of one to five words.
+pub fn put_reference(buf: &mut BytesMut, node: &str, creation: u32, words: &[u32]) {
+    if !(1..=MAX_REFERENCE_WORDS).contains(&words.len()) {
+        return put_atom(buf, "badarg");
+    }
+    buf.put_u8(codec::REFERENCE);
+    buf.put_u16(words.len() as u16);
+    put_atom(buf, node);
+    buf.put_u32(creation);
+    for word in words {
+        buf.put_u32(*word);
+    }
+}
+
+/// A term that is there already, byte for byte.
+pub fn put_view(buf: &mut BytesMut, view: View<'_>) {
+    buf.put_slice(view.as_bytes());
+}
+
+/// A term that is there already, byte for byte.
+pub fn put_raw(buf: &mut BytesMut, raw: &Raw) {
+    buf.put_slice(raw.as_bytes());
+}
+
+/// A whole term. Maps are written in Erlang's order of their keys, so equal terms give equal bytes.
+pub fn put_term(buf: &mut BytesMut, term: &Term) {
+    let _ = put_term_noting(buf, term);
+}
+
+/// What is still to be written inside the containers whose heads are written.
+enum Todo<'t> {
+    Terms(std::slice::Iter<'t, Term>),
+    Term(&'t Term),
+    Pairs(std::vec::IntoIter<(&'t Term, &'t Term)>),
+    Nil,
+    /// A fun's size field, which counts from itself to here.
+    FunEnd {
+        size_at: usize,
+    },
+}
+
+/// Writes a whole term and says what in it was no Erlang value, if anything.
+pub(super) fn put_term_noting(buf: &mut BytesMut, term: &Term) -> Option<&'static str> {
+    let mut fault = None;
+    let mut todo = vec![Todo::Term(term)];
+    while let Some(next) = todo.last_mut() {
+        let term = match next {
+            Todo::Terms(terms) => terms.next(),
+            Todo::Term(term) => {
+                let term = *term;
+                todo.pop();
+                Some(term)
+            }
+            Todo::Pairs(pairs) => pairs.next().map(|(key, value)| {
+                todo.push(Todo::Term(value));
+                key
+            }),
+            Todo::Nil => {
+                put_nil(buf);
+                None
+            }
+            Todo::FunEnd { size_at } => {
+                let size = (buf.len() - *size_at) as u32;
+                buf[*size_at..*size_at + 4].copy_from_slice(&size.to_be_bytes());
+                None
+            }
+        };
+        let Some(term) = term else {
+            todo.pop();
+            continue;
+        };
+        if let Err(what) = put_one(buf, term, &mut todo) {
+            put_atom(buf, "badarg");
+            fault = fault.or(Some(what));
+        }
+    }
+    fault
+}
+
+/// Writes a leaf, or a container's head and leaves its inside to be done. On an error nothing was written.
+fn put_one<'t>(
+    buf: &mut BytesMut,
+    term: &'t Term,
+    todo: &mut Vec<Todo<'t>>,
+) -> Result<(), &'static str> {
+    match term {
+        Term::Atom(atom) => put_atom(buf, checked(atom)?),
+        Term::FixInteger(n) => put_int(buf, i64::from(n.value)),
+        Term::BigInteger(n) if n.value.bits() > 8 * MAX_BIG_BYTES as u64 => {
+            return Err("an integer wider than Erlang's widest");
+        }
+        Term::BigInteger(n) => put_bigint(buf, &n.value),
+        Term::Float(float) if !float.value.is_finite() => return Err("a float that is not finite"),
+        Term::Float(float) => put_f64(buf, float.value),
+        Term::Pid(pid) => put_checked_pid(buf, pid)?,
+        Term::Port(port) => put_port(buf, checked(&port.node)?, port.id, port.creation),
+        Term::Reference(reference) => put_checked_reference(buf, reference)?,
+        Term::ExternalFun(fun) => {
+            let (module, function) = (checked(&fun.module)?, checked(&fun.function)?);
+            buf.put_u8(codec::EXPORT);
+            put_atom(buf, module);
+            put_atom(buf, function);
+            put_int(buf, i64::from(fun.arity));
+        }
+        Term::InternalFun(fun) => put_fun(buf, fun, todo)?,
+        Term::Binary(binary) if u32::try_from(binary.bytes.len()).is_err() => {
+            return Err("a binary of 4 GiB or more");
+        }
+        Term::Binary(binary) => put_binary(buf, &binary.bytes),
+        Term::BitBinary(bits) => put_bits(buf, bits)?,
+        Term::ByteList(list) => put_bytes(buf, &list.bytes),
+        Term::List(list) => match bytes_of(&list.elements) {
+            Some(bytes) => put_bytes(buf, &bytes),
+            None => {
+                put_list(buf, list.elements.len());
+                todo.push(Todo::Nil);
+                todo.push(Todo::Terms(list.elements.iter()));
+            }
+        },
+        Term::ImproperList(list) if list.elements.is_empty() => {
+            return Err("a list of no elements with a tail");
+        }
+        Term::ImproperList(list) => {
+            put_list(buf, list.elements.len());
+            todo.push(Todo::Term(&list.last));
+            todo.push(Todo::Terms(list.elements.iter()));
+        }
+        Term::Tuple(tuple) => {
+            put_tuple(buf, tuple.elements.len());
+            todo.push(Todo::Terms(tuple.elements.iter()));
+        }
+        Term::Map(map) => {
+            let mut pairs: Vec<_> = map.map.iter().collect();
+            pairs.sort_by(|(a, _), (b, _)| order::compare_keys(a, b));
+            put_map(buf, pairs.len());
+            todo.push(Todo::Pairs(pairs.into_iter()));
+        }
+    }
+    Ok(())
+}
+
+fn checked(atom: &Atom) -> Result<&str, &'static str> {
+    if is_atom_name(&atom.name) {
+        Ok(&atom.name)
+    } else {
+        Err("an atom of more than 255 characters")
+    }
+}
+
+fn put_checked_pid(buf: &mut BytesMut, pid: &Pid) -> Result<(), &'static str> {
+    put_pid(buf, checked(&pid.node)?, pid.id, pid.serial, pid.creation);
+    Ok(())
+}
+
+fn put_checked_reference(buf: &mut BytesMut, reference: &Reference) -> Result<(), &'static str> {
+    if !(1..=MAX_REFERENCE_WORDS).contains(&reference.id.len()) {
+        return Err("a reference without words or with more than five");
+    }
+    let node = checked(&reference.node)?;
+    put_reference(buf, node, reference.creation, &reference.id);
+    Ok(())
+}
+
+fn put_bits(buf: &mut BytesMut, bits: &BitBinary) -> Result<(), &'static str> {
+    let Some((last, whole)) = bits.bytes.split_last() else {
+        put_binary(buf, &[]);
+        return Ok(());
+    };
+    let Ok(len) = u32::try_from(bits.bytes.len()) else {
+        return Err("a binary of 4 GiB or more");
+    };
+    match bits.tail_bits_size {
+        8 => put_binary(buf, &bits.bytes),
+        used @ 1..=7 => {
+            buf.put_u8(codec::BIT_BINARY);
+            buf.put_u32(len);
+            buf.put_u8(used);
+            buf.put_slice(whole);
+            buf.put_u8(*last & (0xff << (8 - used)));
+        }
+        _ => return Err("a bitstring with a wrong number of bits"),
+    }
+    Ok(())
+}
+
+/// The bytes of a list that fits STRING_EXT.
+fn bytes_of(elements: &[Term]) -> Option<Vec<u8>> {
+    if elements.len() > MAX_STRING {
+        return None;
+    }
+    elements.iter().map(super::byte).collect()
+}
+
+fn put_fun<'t>(
+    buf: &mut BytesMut,
+    fun: &'t InternalFun,
+    todo: &mut Vec<Todo<'t>>,
+) -> Result<(), &'static str> {
+    let InternalFun::New {
+        module,
+        arity,
+        pid,
+        free_vars,
+        index,
+        uniq,
+        old_index,
+        old_uniq,
+    } = fun
+    else {
+        return Err("a fun in the form that OTP 23 was the last to read");
+    };
+    let module = checked(module)?;
+    checked(&pid.node)?;
+    buf.put_u8(codec::FUN);
+    let size_at = buf.len();
+    buf.put_u32(0);
+    buf.put_u8(*arity);
+    buf.put_slice(uniq);
+    buf.put_u32(*index);
+    buf.put_u32(free_vars.len() as u32);
+    put_atom(buf, module);
+    put_int(buf, i64::from(*old_index));
+    put_int(buf, i64::from(*old_uniq));
+    put_checked_pid(buf, pid)?;
+    todo.push(Todo::FunEnd { size_at });
+    todo.push(Todo::Terms(free_vars.iter()));
+    Ok(())
+}
