@@ -1,0 +1,3 @@
+//! The mesh: registration, discovery, the view.
+
+pub mod meta;
