@@ -1,3 +1,8 @@
 //! The mesh: registration, discovery, the view.
 
+mod dial;
+mod event;
 pub mod meta;
+mod registration;
+mod typed;
+mod view;
