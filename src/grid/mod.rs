@@ -4,5 +4,6 @@ mod dial;
 mod event;
 pub mod meta;
 mod registration;
+mod state;
 mod typed;
 mod view;
