@@ -352,6 +352,8 @@ impl State {
         };
         if self.redis {
             sooner(self.own.wake_at());
+        }
+        if self.redis && self.own.phase == Phase::Joined {
             sooner(self.index_at);
             sooner(self.scan_at);
             // With all look-ups under way the next answer sends off the rest.

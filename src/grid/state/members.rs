@@ -741,6 +741,10 @@ impl State {
         {
             return;
         }
+        // Nothing breaks for anyone: the connection that took its place is told next.
+        if reason == DownReason::Replaced {
+            return;
+        }
         self.peers.remove(node);
         let at = self.redis_now(now).unwrap_or(0);
         let Some(known) = self.members.get_mut(node) else {
@@ -910,9 +914,9 @@ impl State {
                 if known.looked_at != Some(at) {
                     return;
                 }
-                let end = self.instant_of(now, known.ends) + COALESCE;
-                let next = if end > now {
-                    end
+                let ends = known.ends;
+                let next = if self.redis_now(now).is_some_and(|now| now < ends) {
+                    self.instant_of(now, ends) + COALESCE
                 } else {
                     // The look-up finds a later end, or nothing. Without Redis nothing ends.
                     if self.redis && !self.peers.contains_key(&node) {
