@@ -230,4 +230,8 @@ impl Node {
         unimplemented!()
     }
     pub fn disconnect(&self, _peer: &NodeName) {}
+    /// Whether a node of this name completes a handshake at the address. No connection is left of it.
+    pub async fn answers_as(&self, _name: &NodeName, _address: Address) -> bool {
+        unimplemented!()
+    }
 }

@@ -93,14 +93,12 @@ impl Scope {
 
     /// The glob pattern that `SCAN` finds all classic keys of this scope with, and no other key of ours.
     pub fn pattern(&self) -> String {
-        let mut pattern = String::new();
-        for c in self.named("redgrid").chars() {
-            if "*?[]\\^-".contains(c) {
-                pattern.push('\\');
-            }
-            pattern.push(c);
-        }
-        pattern + ":*"
+        glob(&self.named("redgrid"))
+    }
+
+    /// The same for the info keys.
+    pub(crate) fn info_pattern(&self) -> String {
+        glob(&self.named("redgrid.info"))
     }
 
     /// The node whose classic key this is. `None` when the key is of another scope.
@@ -108,12 +106,31 @@ impl Scope {
     /// # Errors
     /// Why the rest of a key of this scope is no node name.
     pub fn node_of(&self, key: &[u8]) -> Option<Result<NodeName, String>> {
-        // By byte lengths, as the original does it: domain and version may hold colons themselves.
-        let rest = key
-            .strip_prefix(self.named("redgrid").as_bytes())?
-            .strip_prefix(b":")?;
-        Some(node_name(rest))
+        self.node_under("redgrid", key)
     }
+
+    /// The same for an info key.
+    pub(crate) fn node_of_info(&self, key: &[u8]) -> Option<Result<NodeName, String>> {
+        self.node_under("redgrid.info", key)
+    }
+
+    fn node_under(&self, family: &str, key: &[u8]) -> Option<Result<NodeName, String>> {
+        // By byte lengths, as the original does it: domain and version may hold colons themselves.
+        let rest = key.strip_prefix(self.named(family).as_bytes())?;
+        Some(node_name(rest.strip_prefix(b":")?))
+    }
+}
+
+/// Every key that begins so: what means something in a pattern is escaped.
+fn glob(prefix: &str) -> String {
+    let mut pattern = String::new();
+    for c in prefix.chars() {
+        if "*?[]\\^-".contains(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern + ":*"
 }
 
 /// A node name as it may stand in a key: a colon before the `@` would belong to another scope.

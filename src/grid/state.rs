@@ -147,8 +147,8 @@ pub(crate) enum Effect {
     LookUp(u64, Vec<NodeName>),
     /// Read the index from this score on, at most so many entries.
     ReadIndex(u64, i64, usize),
-    /// Find all classic keys; with the lock only when nobody else does it.
-    Scan { token: u64, lock: bool },
+    /// Find all classic keys, so many at the most; with the lock only when nobody else does it.
+    Scan { token: u64, lock: bool, most: usize },
     /// Publish a message on the events channel.
     Announce(Bytes),
     /// Connect to a node at this host and port.
@@ -168,8 +168,6 @@ pub(crate) enum Effect {
 /// How much a line of the log matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// For whoever is looking for something.
-    Debug,
     /// The course of things.
     Info,
     /// Someone should do something.
@@ -408,7 +406,9 @@ impl State {
     fn scan(&mut self, lock: bool, out: &mut Vec<Effect>) {
         self.scan_locked = lock;
         let token = self.token();
-        out.push(Effect::Scan { token, lock });
+        // Twice the members: keys of those that are refused must not crowd out the others.
+        let most = 2 * self.max_members;
+        out.push(Effect::Scan { token, lock, most });
     }
 
     fn redis_up(&mut self, now: Instant, out: &mut Vec<Effect>) {

@@ -396,7 +396,7 @@ impl World {
                     .collect();
                 self.answer(n, Input::IndexRead(token, up.then_some(entries)));
             }
-            Effect::Scan { token, lock } => {
+            Effect::Scan { token, lock, .. } => {
                 let free = up && (!lock || self.redis.scan_lock <= now);
                 if free && lock {
                     self.redis.scan_lock = now + 30_000;
