@@ -5,9 +5,17 @@
 //! usage (clap's own, and [`crate::config::ConfigError::exit_code`]).
 
 pub mod args;
+mod client;
+mod demo;
+mod list;
 pub mod logging;
+mod meta;
+mod node;
+mod table;
 
-use clap::{Args, Parser, Subcommand};
+use std::io::{ErrorKind, Write};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use self::args::{CallerArgs, EpmdPortArg, MeshArgs, NodeArgs, ReaderArgs};
@@ -236,7 +244,7 @@ pub struct CallArgs {
     /// What to call.
     #[command(flatten)]
     pub function: FunctionArgs,
-    /// Take the arguments and print the result as JSON
+    /// Print the result as JSON; the arguments stay in Erlang term syntax
     #[arg(long)]
     pub json: bool,
     /// How to reach the node.
@@ -295,6 +303,64 @@ pub struct DemoArgs {
     /// Show the session and end, instead of keeping the mesh until Ctrl-C
     #[arg(long)]
     pub once: bool,
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// It failed: one line says why, and what to do about it where something can be done.
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Node(args) => node::run(&args).await,
+        Command::Nodes(args) => list::nodes(&args).await,
+        Command::Meta(args) => meta::run(&args).await,
+        Command::Await(args) => list::wait(&args).await,
+        Command::Ping(args) => client::ping(&args).await,
+        Command::Call(args) => client::call(&args).await,
+        Command::Cast(args) => client::cast(&args).await,
+        Command::Send(args) => client::send(&args).await,
+        Command::Names(args) => client::names(&args).await,
+        Command::Suspend(args) => client::redgrid(&args, "suspend").await,
+        Command::Resume(args) => client::redgrid(&args, "resume").await,
+        Command::Demo(args) => demo::run(&args).await,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "redgrid", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end())
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            print(String::from_utf8_lossy(&page).trim_end())
+        }
+    }
+}
+
+/// Prints a result. Whoever has closed our output has seen enough: that is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        // Without handlers the signals end the process, which is what they are for.
+        _ => std::future::pending().await,
+    }
 }
 
 fn pair(raw: &str) -> Result<(String, String), String> {

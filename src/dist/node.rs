@@ -114,6 +114,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 /// How long a connection that is replaced may take to end.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the connections of a node that stops may take to end.
+const STOP_PATIENCE: Duration = Duration::from_millis(800);
+
 /// A running node. Cheap to clone; it ends with [`Node::stop`].
 #[derive(Clone)]
 pub struct Node {
@@ -393,7 +396,7 @@ impl Node {
         }
     }
 
-    /// Leaves epmd, closes the port and all connections, and waits for their ends (2 s at most).
+    /// Leaves epmd, closes the port and all connections, and waits for their ends (0.8 s at most).
     pub async fn stop(&self) {
         lock(&self.inner.registration).take();
         let handles: Vec<Handle> = {
@@ -409,7 +412,7 @@ impl Node {
                 handle.closed().await;
             }
         };
-        let _ = timeout(REPLACE_PATIENCE, all).await;
+        let _ = timeout(STOP_PATIENCE, all).await;
         lock(&self.inner.waiting).clear();
     }
 
