@@ -61,7 +61,8 @@ wait_line(Handle, Regex, Timeout) ->
 signal(Handle, Signal) ->
     gen_server:call(Handle, {signal, string:uppercase(atom_to_list(Signal))}).
 
-%% 128 + N when signal N ended it. `lost`: the launcher is gone.
+%% 128 + N when signal N ended it. `lost`: the launcher is gone. A program whose own children still
+%% hold its stdout has not ended in this sense.
 -spec wait_exit(handle(), timeout()) -> {ok, integer() | lost} | {error, {timeout, [binary()]}}.
 wait_exit(Handle, Timeout) -> gen_server:call(Handle, {wait, exit, Timeout}, infinity).
 
