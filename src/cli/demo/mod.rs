@@ -24,8 +24,8 @@ const RUST: &str = "rust@127.0.0.1";
 /// The whole mesh.
 struct Demo {
     node: Node,
-    foo: Shell,
-    bar: Shell,
+    first: Shell,
+    second: Shell,
     redis: Server,
     redis_url: String,
     epmd: Server,
@@ -94,25 +94,26 @@ impl Demo {
             ebin: &ebin,
             log,
         };
-        let (foo, bar) = (settings(FOO, &logs[0]), settings(BAR, &logs[1]));
-        let (foo, bar) = tokio::join!(Shell::start(&foo), Shell::start(&bar));
-        let (mut foo, mut bar) = (foo?, bar?);
-        for shell in [&mut foo, &mut bar] {
+        let (first, second) = (settings(FOO, &logs[0]), settings(BAR, &logs[1]));
+        let (first, second) = tokio::join!(Shell::start(&first), Shell::start(&second));
+        let (mut first, mut second) = (first?, second?);
+        for shell in [&mut first, &mut second] {
             shell
                 .until("application:ensure_all_started(redgrid).", |answer| {
                     answer.starts_with("{ok,")
                 })
                 .await?;
         }
-        bar.until("lists:sort(nodes()).", |nodes| {
-            nodes.contains(FOO) && nodes.contains(RUST)
-        })
-        .await?;
+        second
+            .until("lists:sort(nodes()).", |nodes| {
+                nodes.contains(FOO) && nodes.contains(RUST)
+            })
+            .await?;
         println!();
         Ok(Self {
             node,
-            foo,
-            bar,
+            first,
+            second,
             redis,
             redis_url,
             epmd,
@@ -124,18 +125,18 @@ impl Demo {
     /// The session of the talk.
     async fn session(&mut self) -> anyhow::Result<()> {
         let update = "redgrid:update_meta([{weight, 0}]).";
-        println!("{}{update}", self.foo.prompt());
-        println!("{}", self.foo.eval(update).await?);
+        println!("{}{update}", self.first.prompt());
+        println!("{}", self.first.eval(update).await?);
 
         // The other node hears of it through Redis, in a moment.
         let nodes = "redgrid:nodes([native]).";
         let seen = |answer: &str| answer.contains("{weight,0}") && answer.contains("{lang,rust}");
-        let answer = self.bar.until(nodes, seen).await?;
-        println!("{}{nodes}\n{answer}", self.bar.prompt());
+        let answer = self.second.until(nodes, seen).await?;
+        println!("{}{nodes}\n{answer}", self.second.prompt());
 
         let connected = "nodes().";
-        let answer = self.bar.eval(connected).await?;
-        println!("{}{connected}\n{answer}", self.bar.prompt());
+        let answer = self.second.eval(connected).await?;
+        println!("{}{connected}\n{answer}", self.second.prompt());
         std::io::stdout().flush()?;
         Ok(())
     }
@@ -157,7 +158,7 @@ impl Demo {
     }
 
     async fn stop(self) {
-        tokio::join!(self.foo.stop(), self.bar.stop());
+        tokio::join!(self.first.stop(), self.second.stop());
         self.node.leave().await;
         self.redis.stop().await;
         self.epmd.stop().await;
