@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`Grid`] is the handle: it reads the published [`View`] without waiting on anyone and hands changes to the
-//! [`Driver`], the one task that owns the [state](state) and performs its effects. When Redis is away the view stays
+//! [`Driver`], the one task that owns the state and performs its effects. When Redis is away the view stays
 //! what it was, and the driver comes back by itself.
 
 mod dial;
