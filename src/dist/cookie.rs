@@ -9,7 +9,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 
 /// The longest cookie, in bytes: Erlang keeps it as an atom.
-pub const MAX_COOKIE: usize = 255;
+pub(super) const MAX_COOKIE: usize = 255;
 
 /// The secret shared by the nodes that may connect to each other: 1 to 255
 /// characters from space to tilde, as `erl` reads them from its cookie file.
@@ -58,6 +58,29 @@ impl Cookie {
     #[expect(clippy::len_without_is_empty, reason = "a cookie is never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+impl TryFrom<&str> for Cookie {
+    type Error = BadCookie;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        Cookie::new(text)
+    }
+}
+
+impl TryFrom<String> for Cookie {
+    type Error = BadCookie;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Cookie::new(&text)
+    }
+}
+
+/// So that a cookie that is one already can stand where a text may.
+impl From<std::convert::Infallible> for BadCookie {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -12,11 +12,26 @@
 //! Nothing here has heard of Redis. The protocol is told in the chapter "Distribution Protocol" of the ERTS reference
 //! manual; `docs/protocol.md` says what we do with it.
 
-pub mod cookie;
+mod call;
+mod cookie;
+mod epmd;
+mod error;
+mod handshake;
+mod ids;
+mod message;
 mod name;
+mod node;
+mod otp;
+mod peer;
+mod slots;
+mod state;
 
-pub use cookie::Cookie;
+pub use cookie::{BadCookie, Cookie};
+pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError};
+pub use error::CallError;
+pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
+pub use node::{Listen, Node, Options, StartError};
 
 use crate::term::Raw;
 use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
@@ -114,7 +129,7 @@ pub trait Service: Send + Sync + 'static {
     }
 
     /// A bare message to a registered name; what is returned is sent: pid, message.
-    fn info(&self, name: &str, message: &Raw) -> Vec<(Raw, Raw)> {
+    fn info(&self, name: &str, message: &Raw) -> Vec<(Raw, Body)> {
         let _ = (name, message);
         Vec::new()
     }
@@ -203,35 +218,4 @@ pub enum ConnectError {
     /// Our node has stopped.
     #[error("the node has stopped")]
     Stopped,
-}
-
-/// STUB for the interface: the real one is being written.
-#[derive(Clone)]
-pub struct Node;
-
-impl Node {
-    pub fn name(&self) -> &NodeName {
-        unimplemented!()
-    }
-    pub fn creation(&self) -> u32 {
-        unimplemented!()
-    }
-    pub fn port(&self) -> u16 {
-        unimplemented!()
-    }
-    pub fn hidden(&self) -> bool {
-        unimplemented!()
-    }
-    pub fn peers(&self) -> Vec<PeerInfo> {
-        unimplemented!()
-    }
-    /// One attempt however many callers; Ok at once when it is up already. At most about 7 s.
-    pub async fn connect(&self, _peer: &NodeName, _address: Address) -> Result<PeerInfo, ConnectError> {
-        unimplemented!()
-    }
-    pub fn disconnect(&self, _peer: &NodeName) {}
-    /// Whether a node of this name completes a handshake at the address. No connection is left of it.
-    pub async fn answers_as(&self, _name: &NodeName, _address: Address) -> bool {
-        unimplemented!()
-    }
 }

@@ -1,6 +1,6 @@
 //! Node names: `short@host`, as the distribution protocol and epmd know them.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// The full name of a node, for example `rust@127.0.0.1`. Cheap to clone; ordered by code point, which is the order
 /// that decides who wins when two nodes connect to each other at the same time.
@@ -54,7 +54,11 @@ impl NodeName {
     /// Whether this is a name of `erl -name` or of `erl -sname`.
     pub fn style(&self) -> NameStyle {
         let host = self.host();
-        if host.contains('.') || host.contains(':') { NameStyle::Long } else { NameStyle::Short }
+        if host.contains('.') || host.contains(':') {
+            NameStyle::Long
+        } else {
+            NameStyle::Short
+        }
     }
 
     /// The host as an address, when it is written as one.
@@ -74,13 +78,49 @@ impl FromStr for NodeName {
         if text.len() > 255 {
             return Err(NodeNameError::TooLong(text.len()));
         }
-        if let Some(found) = text.chars().find(|c| c.is_control() || c.is_whitespace() || "\"'\\/,;{}()<>".contains(*c)) {
-            return Err(NodeNameError::Character { name: text.into(), found });
+        if let Some(found) = text
+            .chars()
+            .find(|c| c.is_control() || c.is_whitespace() || "\"'\\/,;{}()<>".contains(*c))
+        {
+            return Err(NodeNameError::Character {
+                name: text.into(),
+                found,
+            });
         }
         match text.split_once('@') {
-            Some((short, host)) if !short.is_empty() && !host.is_empty() && !host.contains('@') => Ok(Self(text.into())),
+            // A colon separates the parts of a key in Redis; only an address may have some.
+            Some((short, _)) if short.contains(':') => Err(NodeNameError::Character {
+                name: text.into(),
+                found: ':',
+            }),
+            Some((short, host)) if !short.is_empty() && !host.is_empty() && !host.contains('@') => {
+                Ok(Self(text.into()))
+            }
             _ => Err(NodeNameError::Form(text.into())),
         }
+    }
+}
+
+impl TryFrom<&str> for NodeName {
+    type Error = NodeNameError;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = NodeNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// So that a name that is one already can stand where a text may.
+impl From<Infallible> for NodeNameError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -103,14 +143,30 @@ mod tests {
     #[test]
     fn a_name_has_a_short_part_and_a_host() {
         let name: NodeName = "rust@10.0.0.1".parse().unwrap();
-        assert_eq!((name.short(), name.host(), name.style()), ("rust", "10.0.0.1", NameStyle::Long));
+        assert_eq!(
+            (name.short(), name.host(), name.style()),
+            ("rust", "10.0.0.1", NameStyle::Long)
+        );
         assert_eq!(name.host_ip(), Some("10.0.0.1".parse().unwrap()));
-        assert_eq!("rust@box".parse::<NodeName>().unwrap().style(), NameStyle::Short);
+        assert_eq!(
+            "rust@box".parse::<NodeName>().unwrap().style(),
+            NameStyle::Short
+        );
     }
 
     #[test]
     fn what_is_no_node_name_is_refused_with_the_reason() {
-        for text in ["", "rust", "@h", "rust@", "a@b@c", "a b@c", "a\n@b", "a@b'", &format!("{}@h", "x".repeat(255))] {
+        for text in [
+            "",
+            "rust",
+            "@h",
+            "rust@",
+            "a@b@c",
+            "a b@c",
+            "a\n@b",
+            "a@b'",
+            &format!("{}@h", "x".repeat(255)),
+        ] {
             assert!(text.parse::<NodeName>().is_err(), "{text:?} passed");
         }
         let text = "a\u{7}@b".parse::<NodeName>().unwrap_err().to_string();

@@ -9,7 +9,7 @@
 //! A node has at most [`MAX_ENTRIES`] entries, and every key and value is
 //! bounded, because each member keeps the meta of all the others in memory.
 
-use std::fmt::Write as _;
+use crate::term::float_text;
 
 /// The most entries one node has.
 pub const MAX_ENTRIES: usize = 64;
@@ -277,51 +277,6 @@ fn check(key: &str, value: &MetaValue) -> Result<(), BadMeta> {
     Ok(())
 }
 
-/// The text of a finite float as Erlang's `float_to_binary(F, [short])` writes
-/// it: the shortest digits that read back, with an exponent where that is the
-/// shorter form, and always from 2^53 on, where plain digits would pretend to a
-/// precision that is not there.
-pub fn float_text(value: f64) -> String {
-    let mut scientific = format!("{:e}", value.abs());
-    // Two texts of that length can be equally near (…25 lies between …2 and …3).
-    // Erlang takes the even one; so does formatting with a fixed precision.
-    let digits = scientific
-        .bytes()
-        .take_while(|byte| *byte != b'e')
-        .filter(u8::is_ascii_digit)
-        .count();
-    let even = format!("{:.*e}", digits - 1, value.abs());
-    if even.parse() == Ok(value.abs()) {
-        scientific = even;
-    }
-    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let digits = mantissa.replace('.', "");
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let count = digits.len() as i32;
-    // Where the point stands, counted in digits from the left.
-    let point = exponent + 1;
-
-    let mut text = String::from(if value.is_sign_negative() { "-" } else { "" });
-    let exponent_length = exponent.to_string().len() as i32 + 1 + if count == 1 { 2 } else { 1 };
-    let large = value.abs() >= 9_007_199_254_740_992.0;
-    let zeros = |n: i32| "0".repeat(n.max(0) as usize);
-    if large
-        || (point >= count && point - count + 2 > exponent_length)
-        || (point < 0 && 2 - point > exponent_length)
-    {
-        let rest = if count == 1 { "0" } else { &digits[1..] };
-        let _ = write!(text, "{}.{rest}e{exponent}", &digits[..1]);
-    } else if point >= count {
-        let _ = write!(text, "{digits}{}.0", zeros(point - count));
-    } else if point <= 0 {
-        let _ = write!(text, "0.{}{digits}", zeros(-point));
-    } else {
-        let (whole, fraction) = digits.split_at(point as usize);
-        let _ = write!(text, "{whole}.{fraction}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,33 +287,14 @@ mod tests {
     }
 
     #[test]
-    fn floats_are_written_as_erlang_writes_the_short_form() {
-        // Each right side was printed by float_to_binary(F, [short]) of OTP 25.
+    fn a_float_is_written_as_erlang_writes_the_short_form() {
         for (value, text) in [
-            (0.0, "0.0"),
-            (-0.0, "-0.0"),
             (1.0, "1.0"),
-            (1.5, "1.5"),
-            (-2.25, "-2.25"),
-            (100.0, "100.0"),
-            (1000.0, "1.0e3"),
             (100_000.0, "1.0e5"),
-            (120_000.0, "1.2e5"),
-            (123_456_789.0, "123456789.0"),
-            (0.1, "0.1"),
-            (0.0001, "0.0001"),
-            (1.2345e-5, "1.2345e-5"),
-            (1.0e-10, "1.0e-10"),
             (1.0e23, "1.0e23"),
-            (9_007_199_254_740_991.0, "9007199254740991.0"),
-            (9_007_199_254_740_992.0, "9.007199254740992e15"),
-            (123_456_789_012_345_680.0, "1.2345678901234568e17"),
-            (f64::MAX, "1.7976931348623157e308"),
-            (5.0e-324, "5.0e-324"),
-            (1_484_539_271_497_175.25, "1484539271497175.2"),
-            (-904_169_666_483_526.25, "-904169666483526.2"),
+            (-0.5, "-0.5"),
         ] {
-            assert_eq!(float_text(value), text);
+            assert_eq!(MetaValue::Float(value).text(), text.as_bytes());
         }
     }
 

@@ -39,7 +39,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 /// The most members that a view holds, unless told otherwise.
 pub const MAX_MEMBERS: usize = 20_000;
@@ -131,6 +131,8 @@ struct Shared {
     mailbox: Mutex<Mailbox>,
     news: Notify,
     changes: broadcast::Sender<Change>,
+    /// Whether Redis has had our registration at least once.
+    joined: watch::Sender<bool>,
 }
 
 /// What waits for the driver, in the order it came.
@@ -169,6 +171,10 @@ impl Shared {
     /// Publishes what the driver knows, less what it does not know yet.
     fn publish(&self, view: View) {
         let mailbox = self.mailbox();
+        if view.age().is_some() {
+            self.joined
+                .send_if_modified(|joined| !std::mem::replace(joined, true));
+        }
         let view = match mailbox.down.is_empty() {
             true => view,
             false => view.without(|node| mailbox.down.contains_key(node)),
@@ -210,6 +216,7 @@ impl Grid {
             mailbox: Mutex::default(),
             news: Notify::new(),
             changes: broadcast::channel(MAX_CHANGES).0,
+            joined: watch::channel(false).0,
         });
         let driver = Driver::new(
             shared.clone(),
@@ -224,6 +231,17 @@ impl Grid {
     /// The mesh as last known. Never waits; during an outage of Redis it is the last view, with its age.
     pub fn nodes(&self) -> Arc<View> {
         self.shared.view.load_full()
+    }
+
+    /// Waits until Redis has had our registration for the first time.
+    pub async fn joined(&self) {
+        // We hold the sender ourselves, so it cannot be gone.
+        let _ = self
+            .shared
+            .joined
+            .subscribe()
+            .wait_for(|joined| *joined)
+            .await;
     }
 
     /// Our own status.

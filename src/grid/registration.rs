@@ -159,6 +159,18 @@ pub enum Status {
     Other(String),
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "domain {:?}, version {:?}", self.domain, self.version)
+    }
+}
+
 impl Status {
     /// The word in Redis.
     pub fn as_str(&self) -> &str {

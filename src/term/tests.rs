@@ -774,3 +774,11 @@ fn bytes_are_those_that_erl_writes() {
         assert_eq!(&Raw::encode(&term).as_bytes()[..], bytes);
     }
 }
+
+#[test]
+fn terms_in_logs_are_text() {
+    let raw = Raw::encode(&tuple([atom("a"), string("b")]));
+    assert_eq!(format!("{raw:?}"), "{a,\"b\"}");
+    let record = good(&[67, 0, 0, 0, 0, 0, 119, 1, b'm', 119, 1, b'r']);
+    assert!(format!("{record:?}").starts_with("#Term<12 bytes, a record"));
+}

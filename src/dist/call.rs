@@ -1,0 +1,268 @@
+//! The envelopes a call arrives in, and what goes back. Pure.
+//!
+//! | Caller | what arrives | what goes back |
+//! |---|---|---|
+//! | `gen_server:call` | `{'$gen_call', {Pid, Tag}, Request}` | `{Tag, Reply}`, to the alias in `Tag` when there is one |
+//! | `gen_server:cast` | `{'$gen_cast', Request}` | nothing |
+//! | `rpc:call`, `erpc:call` | spawn request `erpc:execute_call(ResRef, M, F, A)` | spawn reply, then the exit reason `{ResRef, return, Value}` |
+//! | `rpc:cast`, `erpc:cast` | spawn request `erpc:execute_cast(M, F, A)` | spawn reply |
+//! | `spawn/4` | spawn request `M:F(A...)` | spawn reply, then the exit of the process |
+//! | `rpc:block_call` | gen call to `rex` | the value or `{badrpc, {'EXIT', Reason}}` |
+//!
+//! The tag is copied back as it came, byte for byte: OTP's tags are of many shapes.
+
+use super::message::{Body, Message};
+use crate::term::{
+    Raw, View,
+    write::{put_atom, put_list, put_nil, put_tuple},
+};
+use bytes::BytesMut;
+
+/// What a function or a process made of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Reply(Raw),
+    Error(Raw),
+    Undef,
+}
+
+/// A message to a process, by the conventions of `gen`.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Envelope {
+    Call { from: From, request: Raw },
+    Cast(Raw),
+    Bare(Raw),
+}
+
+/// Who waits for the answer of a gen call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct From {
+    pub(crate) pid: Raw,
+    pub(crate) tag: Raw,
+    /// The alias inside the tag: an answer to it vanishes when the caller has given up.
+    pub(crate) alias: Option<Raw>,
+}
+
+/// Opens the envelope of a message.
+pub(crate) fn open(message: Raw) -> Envelope {
+    if let Some([tag, from, request]) = message.view().tuple_n::<3>()
+        && tag.is_atom("$gen_call")
+        && let Some(from) = From::read(&message, from)
+    {
+        return Envelope::Call {
+            from,
+            request: message.sub(request),
+        };
+    }
+    if let Some([tag, request]) = message.view().tuple_n::<2>()
+        && tag.is_atom("$gen_cast")
+    {
+        return Envelope::Cast(message.sub(request));
+    }
+    Envelope::Bare(message)
+}
+
+impl From {
+    fn read(message: &Raw, from: View<'_>) -> Option<Self> {
+        let [pid, tag] = from.tuple_n::<2>()?;
+        if !pid.is_pid() {
+            return None;
+        }
+        let alias = alias_of(tag).map(|alias| message.sub(alias));
+        Some(Self {
+            pid: message.sub(pid),
+            tag: message.sub(tag),
+            alias,
+        })
+    }
+
+    /// The message that answers the call.
+    pub(crate) fn reply(&self, own_pid: Raw, value: &Raw) -> Message<Body> {
+        let message = Body::pair(&self.tag, value);
+        match &self.alias {
+            Some(alias) => Message::AliasSend {
+                from: own_pid,
+                alias: alias.clone(),
+                message,
+            },
+            None => Message::Send {
+                to: self.pid.clone(),
+                message,
+            },
+        }
+    }
+}
+
+/// A tag is an alias when it is `[alias | Ref]`, and carries one when it is `[[alias | Ref] | _]`.
+fn alias_of(tag: View<'_>) -> Option<View<'_>> {
+    let (head, tail) = tag.cons()?;
+    if head.is_atom("alias") && tail.is_reference() {
+        return Some(tail);
+    }
+    let (head, tail) = head.cons()?;
+    (head.is_atom("alias") && tail.is_reference()).then_some(tail)
+}
+
+/// What a spawn request asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Task {
+    pub(crate) module: String,
+    pub(crate) function: String,
+    pub(crate) args: Vec<Raw>,
+    /// How the caller wants to hear of the result.
+    pub(crate) style: Style,
+}
+
+/// How the result of a spawned function travels: in the exit reason.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Style {
+    /// `erpc:execute_call`: `{ResRef, return, Value}` and its relatives.
+    Erpc { result: Raw },
+    /// A process of its own: `normal`, or what it failed with.
+    Process,
+}
+
+/// Reads the function and arguments of a spawn request; `None` when the arguments are no proper list.
+pub(crate) fn task(mfa: &Raw, args: &Raw) -> Option<Task> {
+    let [module, function, _arity] = mfa.view().tuple_n::<3>()?;
+    let (module, function) = (module.as_atom()?, function.as_atom()?);
+    let list: Vec<View<'_>> = args.view().list()?.collect();
+    let execute = |m: View<'_>, f: View<'_>, a: View<'_>, style| {
+        let inner = a.list()?.map(|arg| args.sub(arg)).collect();
+        Some(Task {
+            module: m.as_atom()?.into(),
+            function: f.as_atom()?.into(),
+            args: inner,
+            style,
+        })
+    };
+    match (module, function, &list[..]) {
+        ("erpc", "execute_call", [result, m, f, a]) => execute(
+            *m,
+            *f,
+            *a,
+            Style::Erpc {
+                result: args.sub(*result),
+            },
+        ),
+        ("erpc", "execute_cast", [m, f, a]) => execute(*m, *f, *a, Style::Process),
+        _ => {
+            let args = list.iter().map(|arg| args.sub(*arg)).collect();
+            Some(Task {
+                module: module.into(),
+                function: function.into(),
+                args,
+                style: Style::Process,
+            })
+        }
+    }
+}
+
+impl Task {
+    /// The reason with which the spawned process ends.
+    pub(crate) fn exit_reason(&self, outcome: &Outcome) -> Body {
+        let mut head = BytesMut::new();
+        match (&self.style, outcome) {
+            (Style::Process, Outcome::Reply(_)) => atom("normal").into(),
+            (Style::Process, Outcome::Error(reason)) => {
+                put_tuple(&mut head, 2);
+                head.extend_from_slice(reason.as_bytes());
+                Body::written(head, &nil())
+            }
+            (Style::Process, Outcome::Undef) => {
+                put_tuple(&mut head, 2);
+                put_atom(&mut head, "undef");
+                Body::written(head, &self.undef_stack())
+            }
+            (Style::Erpc { result }, Outcome::Reply(value)) => {
+                put_tuple(&mut head, 3);
+                head.extend_from_slice(result.as_bytes());
+                put_atom(&mut head, "return");
+                Body::written(head, value)
+            }
+            (Style::Erpc { result }, Outcome::Error(reason)) => {
+                put_tuple(&mut head, 4);
+                head.extend_from_slice(result.as_bytes());
+                put_atom(&mut head, "error");
+                head.extend_from_slice(reason.as_bytes());
+                Body::written(head, &nil())
+            }
+            (Style::Erpc { result }, Outcome::Undef) => {
+                put_tuple(&mut head, 4);
+                head.extend_from_slice(result.as_bytes());
+                put_atom(&mut head, "error");
+                put_atom(&mut head, "undef");
+                Body::written(head, &self.undef_stack())
+            }
+        }
+    }
+
+    /// `{badrpc, {'EXIT', {Reason, Stack}}}`, or the value: what `rex` answers to a call.
+    pub(crate) fn rex_reply(&self, outcome: &Outcome) -> Raw {
+        let (reason, stack) = match outcome {
+            Outcome::Reply(value) => return value.clone(),
+            Outcome::Error(reason) => (reason.clone(), nil()),
+            Outcome::Undef => (atom("undef"), self.undef_stack()),
+        };
+        let mut out = BytesMut::new();
+        put_tuple(&mut out, 2);
+        put_atom(&mut out, "badrpc");
+        put_tuple(&mut out, 2);
+        put_atom(&mut out, "EXIT");
+        put_tuple(&mut out, 2);
+        out.extend_from_slice(reason.as_bytes());
+        out.extend_from_slice(stack.as_bytes());
+        Raw::own(out)
+    }
+
+    /// `[{M, F, Args, []}]`, the stack that the BEAM gives with `undef`.
+    fn undef_stack(&self) -> Raw {
+        let mut out = BytesMut::new();
+        put_list(&mut out, 1);
+        put_tuple(&mut out, 4);
+        put_atom(&mut out, &self.module);
+        put_atom(&mut out, &self.function);
+        put_list(&mut out, self.args.len());
+        for arg in &self.args {
+            out.extend_from_slice(arg.as_bytes());
+        }
+        put_nil(&mut out);
+        put_nil(&mut out);
+        put_nil(&mut out);
+        Raw::own(out)
+    }
+}
+
+/// An atom of ours as a term.
+pub(crate) fn atom(name: &str) -> Raw {
+    let mut out = BytesMut::new();
+    put_atom(&mut out, name);
+    Raw::own(out)
+}
+
+pub(crate) fn nil() -> Raw {
+    let mut out = BytesMut::new();
+    put_nil(&mut out);
+    Raw::own(out)
+}
+
+/// A tuple of terms.
+pub(crate) fn tuple(fields: &[&Raw]) -> Raw {
+    let mut out = BytesMut::new();
+    put_tuple(&mut out, fields.len());
+    for field in fields {
+        out.extend_from_slice(field.as_bytes());
+    }
+    Raw::own(out)
+}
+
+/// A proper list of terms.
+pub(crate) fn list(items: &[Raw]) -> Raw {
+    let mut out = BytesMut::new();
+    put_list(&mut out, items.len());
+    for item in items {
+        out.extend_from_slice(item.as_bytes());
+    }
+    put_nil(&mut out);
+    Raw::own(out)
+}

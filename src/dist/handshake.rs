@@ -1,0 +1,552 @@
+//! The handshake of the distribution protocol (ERTS reference manual, "Distribution Handshake"), version 6.
+//!
+//! ```text
+//!  dialler                                   acceptor
+//!  'N' flags creation name       ─────────►            who I am
+//!                                ◄─────────  's' ok | ok_simultaneous | nok | not_allowed | alive | named:
+//!  's' true | false              ─────────►            only after `alive`: yes, replace the old connection
+//!                                ◄─────────  'N' flags challenge creation name
+//!  'r' challenge' digest         ─────────►            digest = md5(cookie ++ decimal text of challenge)
+//!                                ◄─────────  'a' digest'
+//! ```
+//!
+//! Every message has a 2-byte length before it. Nothing but the fixed deadline and [`LONGEST`] protects us here: whoever
+//! reaches the port can talk to this file, so it reads small messages only, allocates nothing that they announce, and
+//! compares digests in constant time.
+
+use super::{Cookie, NodeName};
+use erl_dist::DistributionFlags as Flag;
+use md5::{Digest, Md5};
+use std::{future::Future, io, time::Duration};
+use subtle::ConstantTimeEq;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// A node without this bit is hidden.
+pub(crate) const PUBLISHED: u64 = Flag::PUBLISHED.bits();
+
+/// How long a whole handshake may take: `net_setuptime` of OTP.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(7);
+
+/// The longest message: a name has at most 255 characters, of at most 4 bytes each.
+const LONGEST: usize = 1100;
+
+/// "All that is mandatory since OTP 25" in one bit; the crate's constant of this name is another, internal, bit.
+const MANDATORY_25_DIGEST: u64 = 0x400_0000;
+
+/// What we offer: all that OTP 27 does except the distribution header's atom cache and fragments, which change every
+/// frame and need a codec of their own, and the internal bits.
+pub(crate) const FLAGS: u64 = PUBLISHED
+    | Flag::EXTENDED_REFERENCES.bits()
+    | Flag::DIST_MONITOR.bits()
+    | Flag::FUN_TAGS.bits()
+    | Flag::DIST_MONITOR_NAME.bits()
+    | Flag::NEW_FUN_TAGS.bits()
+    | Flag::EXTENDED_PIDS_PORTS.bits()
+    | Flag::EXPORT_PTR_TAG.bits()
+    | Flag::BIT_BINARIES.bits()
+    | Flag::NEW_FLOATS.bits()
+    | Flag::UNICODE_IO.bits()
+    | Flag::SMALL_ATOM_TAGS.bits()
+    | Flag::UTF8_ATOMS.bits()
+    | Flag::MAP_TAGS.bits()
+    | Flag::BIG_CREATION.bits()
+    | Flag::SEND_SENDER.bits()
+    | Flag::BIG_SEQTRACE_LABELS.bits()
+    | Flag::EXIT_PAYLOAD.bits()
+    | Flag::HANDSHAKE_23.bits()
+    | Flag::UNLINK_ID.bits()
+    | MANDATORY_25_DIGEST
+    | Flag::SPAWN.bits()
+    | Flag::V4_NC.bits()
+    | Flag::ALIAS.bits();
+
+/// What a peer must have: what OTP 25 demands of us, and the three without which it could not follow what we send.
+const MANDATORY: [(u64, &str); 15] = [
+    (Flag::EXTENDED_REFERENCES.bits(), "EXTENDED_REFERENCES"),
+    (Flag::FUN_TAGS.bits(), "FUN_TAGS"),
+    (Flag::NEW_FUN_TAGS.bits(), "NEW_FUN_TAGS"),
+    (Flag::EXTENDED_PIDS_PORTS.bits(), "EXTENDED_PIDS_PORTS"),
+    (Flag::EXPORT_PTR_TAG.bits(), "EXPORT_PTR_TAG"),
+    (Flag::BIT_BINARIES.bits(), "BIT_BINARIES"),
+    (Flag::NEW_FLOATS.bits(), "NEW_FLOATS"),
+    (Flag::UTF8_ATOMS.bits(), "UTF8_ATOMS"),
+    (Flag::MAP_TAGS.bits(), "MAP_TAG"),
+    (Flag::BIG_CREATION.bits(), "BIG_CREATION"),
+    (Flag::HANDSHAKE_23.bits(), "HANDSHAKE_23"),
+    (Flag::UNLINK_ID.bits(), "UNLINK_ID"),
+    (Flag::V4_NC.bits(), "V4_NC"),
+    (Flag::SMALL_ATOM_TAGS.bits(), "SMALL_ATOM_TAGS"),
+    (Flag::EXIT_PAYLOAD.bits(), "EXIT_PAYLOAD"),
+];
+
+/// The bits of [`MANDATORY`] for which `MANDATORY_25_DIGEST` stands when a peer sends it alone.
+const DIGEST_STANDS_FOR: u64 = 0x107_0F94;
+
+/// What we say of ourselves.
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub(crate) name: NodeName,
+    pub(crate) flags: u64,
+    pub(crate) creation: u32,
+    pub(crate) cookie: Cookie,
+}
+
+/// What a peer said of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Remote {
+    pub(crate) name: NodeName,
+    pub(crate) flags: u64,
+    pub(crate) creation: u32,
+}
+
+/// The acceptor's word on a connection; who says what when is decided in `slots.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Go on.
+    Ok,
+    /// Go on; I give up the connection that I was making to you.
+    OkSimultaneous,
+    /// Stop: I am connecting to you, and my connection wins.
+    Nok,
+    /// We are connected already; do you want to replace that?
+    Alive,
+}
+
+/// Why a handshake failed. Nothing is left of the connection in any case.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("the socket failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("it closed the connection where {0} was expected")]
+    Closed(&'static str),
+    #[error(
+        "it closed the connection after our answer to its challenge: its cookie is most likely not ours"
+    )]
+    CookieRefused,
+    #[error("its cookie is not ours: start both nodes with the same --cookie (erl: -setcookie)")]
+    Cookie,
+    #[error("it sent {0}, which is not of this handshake: is something else listening there?")]
+    Malformed(&'static str),
+    #[error("it lacks {0}: OTP 25 or newer is needed")]
+    Flags(String),
+    #[error("it does not accept our node: its log says why")]
+    NotAllowed,
+    #[error("it is connecting to us at this moment, and that connection goes first")]
+    Nok,
+    #[error("another node answers there: {0}")]
+    OtherName(String),
+    #[error("we are connected to it already")]
+    Alive,
+}
+
+/// The dialler's half. `replace`: what to answer when the peer believes that we are connected already.
+pub(crate) async fn dial<S>(
+    stream: &mut S,
+    local: &Local,
+    peer: &NodeName,
+    replace: bool,
+) -> Result<Remote, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    send(stream, &name_message(local, None)).await?;
+
+    let status = receive(stream, "its status").await?;
+    match status
+        .strip_prefix(b"s")
+        .ok_or(HandshakeError::Malformed("something else than a status"))?
+    {
+        b"ok" | b"ok_simultaneous" => {}
+        b"nok" => return Err(HandshakeError::Nok),
+        b"not_allowed" => return Err(HandshakeError::NotAllowed),
+        b"alive" if replace => send(stream, b"strue").await?,
+        b"alive" => {
+            send(stream, b"sfalse").await?;
+            return Err(HandshakeError::Alive);
+        }
+        _ => return Err(HandshakeError::Malformed("an unknown status")),
+    }
+
+    let message = receive(stream, "its challenge").await?;
+    let (remote, challenge) = parse_challenge(&message)?;
+    if remote.name != *peer {
+        return Err(HandshakeError::OtherName(remote.name.to_string()));
+    }
+    check_flags(remote.flags)?;
+
+    let ours: u32 = rand::random();
+    let mut reply = vec![b'r'];
+    reply.extend_from_slice(&ours.to_be_bytes());
+    reply.extend_from_slice(&digest(&local.cookie, challenge));
+    send(stream, &reply).await?;
+
+    let ack = match receive(stream, "the answer to our challenge").await {
+        Err(HandshakeError::Closed(_)) => return Err(HandshakeError::CookieRefused),
+        other => other?,
+    };
+    let theirs = ack
+        .strip_prefix(b"a")
+        .ok_or(HandshakeError::Malformed("something else than its digest"))?;
+    check_digest(&local.cookie, ours, theirs)?;
+    Ok(remote)
+}
+
+/// The acceptor's first step: who is there. A peer that wants a name from us (`NAME_ME`) gets one here.
+pub(crate) async fn receive_name<S>(stream: &mut S) -> Result<(Remote, bool), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let message = receive(stream, "its name").await?;
+    let malformed = || HandshakeError::Malformed("something else than a node's name");
+    let mut fields = Fields(message.strip_prefix(b"N").ok_or_else(malformed)?);
+    let flags = fields.u64().ok_or_else(malformed)?;
+    let creation = fields.u32().ok_or_else(malformed)?;
+    let text = fields.name().ok_or_else(malformed)?;
+
+    let dynamic = flags & Flag::NAME_ME.bits() != 0;
+    let remote = if dynamic {
+        let name = invent_name(text).ok_or_else(malformed)?;
+        Remote {
+            name,
+            flags: flags & !PUBLISHED,
+            creation: new_creation(),
+        }
+    } else {
+        Remote {
+            name: text.parse().map_err(|_| malformed())?,
+            flags,
+            creation,
+        }
+    };
+    if let Err(error) = check_flags(remote.flags) {
+        send(stream, b"snot_allowed").await?;
+        return Err(error);
+    }
+    Ok((remote, dynamic))
+}
+
+/// The acceptor's second step, once it is decided what to say. `before_ack` runs when the peer has proved that it knows
+/// the cookie, and before it hears that it is connected: an older connection that this one replaces is closed there.
+pub(crate) async fn accept<S>(
+    stream: &mut S,
+    local: &Local,
+    remote: &Remote,
+    dynamic: bool,
+    status: Status,
+    before_ack: impl Future<Output = ()>,
+) -> Result<(), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match status {
+        Status::Ok if dynamic => {
+            let name = remote.name.as_str();
+            let mut message = b"snamed:".to_vec();
+            message.extend_from_slice(&(name.len() as u16).to_be_bytes());
+            message.extend_from_slice(name.as_bytes());
+            message.extend_from_slice(&remote.creation.to_be_bytes());
+            send(stream, &message).await?;
+        }
+        Status::Ok => send(stream, b"sok").await?,
+        Status::OkSimultaneous => send(stream, b"sok_simultaneous").await?,
+        Status::Nok => {
+            send(stream, b"snok").await?;
+            return Err(HandshakeError::Nok);
+        }
+        Status::Alive => {
+            send(stream, b"salive").await?;
+            if receive(stream, "whether to go on").await? != b"strue" {
+                return Err(HandshakeError::Alive);
+            }
+        }
+    }
+
+    let challenge: u32 = rand::random();
+    send(stream, &name_message(local, Some(challenge))).await?;
+
+    let reply = receive(stream, "the answer to our challenge").await?;
+    let malformed = || HandshakeError::Malformed("something else than an answer to our challenge");
+    let mut fields = Fields(reply.strip_prefix(b"r").ok_or_else(malformed)?);
+    let theirs = fields.u32().ok_or_else(malformed)?;
+    check_digest(&local.cookie, challenge, fields.0)?;
+
+    before_ack.await;
+    let mut ack = vec![b'a'];
+    ack.extend_from_slice(&digest(&local.cookie, theirs));
+    send(stream, &ack).await?;
+    Ok(())
+}
+
+/// A creation for a node's new life: random, never one of the four that older nodes used, so that a pid of an earlier
+/// life is never taken for one of this.
+pub(crate) fn new_creation() -> u32 {
+    rand::random::<u32>().max(4)
+}
+
+fn invent_name(host: &str) -> Option<NodeName> {
+    let letters: String = (0..13)
+        .map(|_| {
+            char::from_digit(rand::random_range(10..36), 36)
+                .unwrap_or('x')
+                .to_ascii_uppercase()
+        })
+        .collect();
+    format!("{letters}@{host}").parse().ok()
+}
+
+fn name_message(local: &Local, challenge: Option<u32>) -> Vec<u8> {
+    let name = local.name.as_str();
+    let mut message = vec![b'N'];
+    message.extend_from_slice(&local.flags.to_be_bytes());
+    if let Some(challenge) = challenge {
+        message.extend_from_slice(&challenge.to_be_bytes());
+    }
+    message.extend_from_slice(&local.creation.to_be_bytes());
+    message.extend_from_slice(&(name.len() as u16).to_be_bytes());
+    message.extend_from_slice(name.as_bytes());
+    message
+}
+
+fn parse_challenge(message: &[u8]) -> Result<(Remote, u32), HandshakeError> {
+    let malformed = || HandshakeError::Malformed("something else than a challenge");
+    let mut fields = Fields(message.strip_prefix(b"N").ok_or_else(malformed)?);
+    let flags = fields.u64().ok_or_else(malformed)?;
+    let challenge = fields.u32().ok_or_else(malformed)?;
+    let creation = fields.u32().ok_or_else(malformed)?;
+    let name = fields.name().ok_or_else(malformed)?;
+    let name = name
+        .parse()
+        .map_err(|_| HandshakeError::OtherName(format!("{name:?}")))?;
+    Ok((
+        Remote {
+            name,
+            flags,
+            creation,
+        },
+        challenge,
+    ))
+}
+
+fn check_flags(flags: u64) -> Result<(), HandshakeError> {
+    let flags = if flags & MANDATORY_25_DIGEST != 0 {
+        flags | DIGEST_STANDS_FOR
+    } else {
+        flags
+    };
+    let missing: Vec<&str> = MANDATORY
+        .iter()
+        .filter(|(bit, _)| flags & bit == 0)
+        .map(|(_, name)| *name)
+        .collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(HandshakeError::Flags(missing.join(", ")))
+    }
+}
+
+fn digest(cookie: &Cookie, challenge: u32) -> [u8; 16] {
+    let mut md5 = Md5::new();
+    md5.update(cookie.expose().as_bytes());
+    md5.update(challenge.to_string().as_bytes());
+    md5.finalize().into()
+}
+
+fn check_digest(cookie: &Cookie, challenge: u32, theirs: &[u8]) -> Result<(), HandshakeError> {
+    if bool::from(digest(cookie, challenge).ct_eq(theirs)) {
+        Ok(())
+    } else {
+        Err(HandshakeError::Cookie)
+    }
+}
+
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> io::Result<()> {
+    let mut framed = Vec::with_capacity(message.len() + 2);
+    framed.extend_from_slice(&(message.len() as u16).to_be_bytes());
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await?;
+    stream.flush().await
+}
+
+async fn receive<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    expected: &'static str,
+) -> Result<Vec<u8>, HandshakeError> {
+    let closed = |error: io::Error| match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            HandshakeError::Closed(expected)
+        }
+        _ => HandshakeError::Io(error),
+    };
+    let length = usize::from(stream.read_u16().await.map_err(closed)?);
+    if length == 0 || length > LONGEST {
+        return Err(HandshakeError::Malformed(
+            "a message of an impossible length",
+        ));
+    }
+    let mut message = vec![0; length];
+    stream.read_exact(&mut message).await.map_err(closed)?;
+    Ok(message)
+}
+
+/// Reads fixed fields off the front of a message.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        let length = usize::from(u16::from_be_bytes(self.take()?));
+        std::str::from_utf8(self.0.get(..length)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(name: &str, cookie: &str) -> Local {
+        Local {
+            name: name.parse().unwrap(),
+            flags: FLAGS,
+            creation: 7,
+            cookie: Cookie::new(cookie).unwrap(),
+        }
+    }
+
+    async fn both(
+        ours: Local,
+        theirs: Local,
+        status: Status,
+    ) -> (Result<Remote, HandshakeError>, Result<(), HandshakeError>) {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let target = theirs.name.clone();
+        let dialler = async move { dial(&mut a, &ours, &target, true).await };
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await?;
+            accept(&mut b, &theirs, &remote, dynamic, status, async {}).await
+        };
+        tokio::join!(dialler, acceptor)
+    }
+
+    #[test]
+    fn the_flags_are_those_of_otp_27_without_the_header() {
+        assert_eq!(FLAGS, 0xD_075F_5FBD);
+        let digest: u64 = MANDATORY[..11].iter().map(|(bit, _)| bit).sum();
+        assert_eq!(digest, DIGEST_STANDS_FOR, "the eleven that OTP 25 demands");
+    }
+
+    #[tokio::test]
+    async fn two_nodes_with_one_cookie_meet() {
+        let (dialled, accepted) =
+            both(local("a@h", "secret"), local("b@h", "secret"), Status::Ok).await;
+        assert_eq!(dialled.unwrap().name.as_str(), "b@h");
+        accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_wrong_cookie_never_connects_and_both_say_so() {
+        let (dialled, accepted) =
+            both(local("a@h", "secret"), local("b@h", "other"), Status::Ok).await;
+        assert!(matches!(accepted, Err(HandshakeError::Cookie)));
+        assert!(dialled.unwrap_err().to_string().contains("cookie"));
+    }
+
+    #[tokio::test]
+    async fn alive_is_answered_and_leads_to_a_connection() {
+        let (dialled, accepted) = both(
+            local("a@h", "secret"),
+            local("b@h", "secret"),
+            Status::Alive,
+        )
+        .await;
+        dialled.unwrap();
+        accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nok_ends_the_dial() {
+        let (dialled, _) = both(local("a@h", "secret"), local("b@h", "secret"), Status::Nok).await;
+        assert!(matches!(dialled, Err(HandshakeError::Nok)));
+    }
+
+    #[tokio::test]
+    async fn a_peer_without_a_mandatory_flag_is_told_that_it_is_not_allowed() {
+        let mut old = local("a@h", "secret");
+        old.flags &= !Flag::V4_NC.bits();
+        let (dialled, accepted) = both(old, local("b@h", "secret"), Status::Ok).await;
+        assert!(matches!(dialled, Err(HandshakeError::NotAllowed)));
+        assert!(accepted.unwrap_err().to_string().contains("V4_NC"));
+    }
+
+    #[tokio::test]
+    async fn the_digest_bit_stands_for_the_flags_of_otp_25() {
+        let mut short = local("a@h", "secret");
+        short.flags = MANDATORY_25_DIGEST
+            | Flag::UNLINK_ID.bits()
+            | Flag::V4_NC.bits()
+            | Flag::SMALL_ATOM_TAGS.bits()
+            | Flag::EXIT_PAYLOAD.bits();
+        let (dialled, accepted) = both(short, local("b@h", "secret"), Status::Ok).await;
+        dialled.unwrap();
+        accepted.unwrap();
+    }
+
+    #[tokio::test]
+    async fn another_node_at_the_address_is_not_taken_for_the_one_we_want() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let wanted: NodeName = "wanted@h".parse().unwrap();
+        let (ours, theirs) = (local("a@h", "secret"), local("other@h", "secret"));
+        let dialler = async move { dial(&mut a, &ours, &wanted, true).await };
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await.unwrap();
+            let _ = accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {}).await;
+        };
+        let (dialled, ()) = tokio::join!(dialler, acceptor);
+        assert!(dialled.unwrap_err().to_string().contains("other@h"));
+    }
+
+    #[tokio::test]
+    async fn rubbish_is_an_error_and_never_a_panic() {
+        for bytes in [
+            &b"GET / HTTP/1.0\r\n\r\n"[..],
+            &[0, 0],
+            &[0, 1, b'N'],
+            &[0, 3, b'N', 1, 2],
+            &[255, 255, 0, 0],
+            &[0, 2, b's', b'x'],
+        ] {
+            let (mut a, mut b) = tokio::io::duplex(4096);
+            a.write_all(bytes).await.unwrap();
+            drop(a);
+            assert!(receive_name(&mut b).await.is_err(), "{bytes:?} passed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_asks_for_a_name_gets_one_and_is_hidden() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let mut message = vec![b'N'];
+        message.extend_from_slice(&(FLAGS | Flag::NAME_ME.bits()).to_be_bytes());
+        message.extend_from_slice(&[0, 0, 0, 0, 0, 1, b'h']);
+        send(&mut a, &message).await.unwrap();
+        let (remote, dynamic) = receive_name(&mut b).await.unwrap();
+        assert!(dynamic);
+        assert_eq!(remote.name.host(), "h");
+        assert_eq!(remote.name.short().len(), 13);
+        assert_eq!(remote.flags & PUBLISHED, 0);
+        assert!(remote.creation >= 4);
+    }
+}

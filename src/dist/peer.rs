@@ -1,0 +1,433 @@
+//! The task of one connection. It owns the socket in both directions: bytes in, frames cut, the state asked, and
+//! everything that came out of it written at once.
+//!
+//! Reading stops while more than [`HIGH_WATER`] bytes wait to be written, and so do the mailbox and the answers of
+//! functions: a peer that does not read makes nobody else wait, and is cut off after the tick time.
+
+use super::{
+    Answer, DownReason, Node, PeerInfo,
+    call::{self, Outcome},
+    message::{self, Body, Message, Outbox},
+    otp,
+    state::{Caller, Effect, Failure, Input, Request, State},
+};
+use crate::term::{Limits, Raw};
+use bytes::{Buf, BytesMut};
+use std::{collections::HashMap, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::{mpsc, oneshot, watch},
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{debug, warn};
+
+/// How many commands may wait for one connection; who sends more waits.
+const MAILBOX: usize = 1024;
+
+/// Above so many bytes to be written nothing new is taken on.
+const HIGH_WATER: usize = 8 * 1024 * 1024;
+
+/// Room for one read.
+const READ: usize = 64 * 1024;
+
+/// A frame up to this size gets its room at once; a larger one as it arrives, so that an announced length alone
+/// costs nothing.
+const TRUSTED: usize = 1024 * 1024;
+
+/// How deep the envelopes of OTP are around a term that somebody sends: the limit is meant for the term.
+const ENVELOPE: usize = 8;
+
+/// What the node asks of a connection.
+pub(crate) enum Command {
+    Call {
+        number: u64,
+        module: Raw,
+        function: Raw,
+        args: Raw,
+        answer: oneshot::Sender<Result<Raw, Failure>>,
+    },
+    GenCall {
+        number: u64,
+        name: Raw,
+        request: Raw,
+        answer: oneshot::Sender<Result<Raw, Failure>>,
+    },
+    Abandon(u64),
+    Write(Message<Body>),
+}
+
+/// The other end of a connection's mailbox.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) info: PeerInfo,
+    commands: mpsc::Sender<Command>,
+    close: watch::Sender<Option<DownReason>>,
+}
+
+/// What the task needs to run.
+pub(crate) struct Start {
+    commands: mpsc::Receiver<Command>,
+    close: watch::Receiver<Option<DownReason>>,
+}
+
+impl Handle {
+    pub(crate) fn new(info: PeerInfo) -> (Self, Start) {
+        let (commands, receiver) = mpsc::channel(MAILBOX);
+        let (close, closing) = watch::channel(None);
+        (
+            Self {
+                info,
+                commands,
+                close,
+            },
+            Start {
+                commands: receiver,
+                close: closing,
+            },
+        )
+    }
+
+    /// Puts a command into the mailbox, waiting while it is full. `false`: the connection is gone.
+    pub(crate) async fn send(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
+    }
+
+    /// Puts a command into the mailbox when there is room.
+    pub(crate) fn try_send(&self, command: Command) -> bool {
+        self.commands.try_send(command).is_ok()
+    }
+
+    /// Asks the connection to end; the first reason counts.
+    pub(crate) fn close(&self, reason: DownReason) {
+        self.close.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(reason);
+            }
+            first
+        });
+    }
+
+    /// Waits until the task has ended and its end was told to everybody.
+    pub(crate) async fn closed(&self) {
+        self.close.closed().await;
+    }
+}
+
+/// Runs a connection until it ends.
+pub(crate) async fn run<S>(node: &Node, peer: &PeerInfo, stream: S, start: &mut Start) -> DownReason
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut connection = Connection {
+        node,
+        peer,
+        state: State::new(node.own(), Instant::now()),
+        out: Outbox::default(),
+        effects: Vec::new(),
+        answers: HashMap::new(),
+        running: JoinSet::new(),
+        tasks: HashMap::new(),
+        aborts: HashMap::new(),
+        limits: Limits {
+            max_depth: Limits::default().max_depth + ENVELOPE,
+            ..Limits::default()
+        },
+        dropped: 0,
+    };
+    let reason = connection.drive(stream, start).await;
+    connection.running.abort_all();
+    connection.state.close(&reason, &mut connection.effects);
+    connection.perform();
+    reason
+}
+
+struct Connection<'a> {
+    node: &'a Node,
+    peer: &'a PeerInfo,
+    state: State,
+    out: Outbox,
+    effects: Vec<Effect>,
+    /// Our own calls that wait, by number.
+    answers: HashMap<u64, oneshot::Sender<Result<Raw, Failure>>>,
+    /// Functions that answer later, with the number under which their caller is parked.
+    running: JoinSet<Answer>,
+    tasks: HashMap<tokio::task::Id, u64>,
+    aborts: HashMap<u64, AbortHandle>,
+    limits: Limits,
+    dropped: u64,
+}
+
+impl Connection<'_> {
+    async fn drive<S>(&mut self, stream: S, start: &mut Start) -> DownReason
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut input = BytesMut::with_capacity(READ);
+        let mut clock = interval(self.node.tick_time() / 8);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let room = self.out.len() < HIGH_WATER;
+            // Writing goes first: what came in together is answered together, before more is read.
+            tokio::select! {
+                biased;
+                reason = closing(&mut start.close) => {
+                    // What was asked for before the end still goes out.
+                    while let Ok(command) = start.commands.try_recv() {
+                        self.command(command);
+                    }
+                    self.flush(&mut writer).await;
+                    return reason;
+                }
+                wrote = writer.write_buf(&mut self.out), if !self.out.is_empty() => match wrote {
+                    Ok(0) => return DownReason::Closed,
+                    Ok(_) => self.state.wrote(Instant::now(), !self.out.is_empty()),
+                    Err(error) => return io_reason(&error),
+                },
+                read = reader.read_buf(&mut input), if room => match read {
+                    Ok(0) => return DownReason::Closed,
+                    Ok(_) => {
+                        self.state.read(Instant::now());
+                        if let Err(reason) = self.frames(&mut input) {
+                            return reason;
+                        }
+                    }
+                    Err(error) => return io_reason(&error),
+                },
+                Some(command) = start.commands.recv(), if room => self.command(command),
+                Some(done) = self.running.join_next_with_id(), if room && !self.running.is_empty() => self.unpark(done),
+                _ = clock.tick() => match self.state.wake(Instant::now(), !self.out.is_empty()) {
+                    Ok(true) => self.out.tick(),
+                    Ok(false) => {}
+                    Err(reason) => return reason,
+                },
+            }
+        }
+    }
+
+    /// What was decided before the end is still sent, as long as the socket takes it.
+    async fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) {
+        let all = async {
+            while self.out.has_remaining()
+                && writer
+                    .write_buf(&mut self.out)
+                    .await
+                    .is_ok_and(|count| count > 0)
+            {}
+            let _ = writer.shutdown().await;
+        };
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(200), all).await;
+    }
+
+    /// Takes every whole frame out of what was read, and makes room for the rest of the next one.
+    fn frames(&mut self, input: &mut BytesMut) -> Result<(), DownReason> {
+        let mut wanted = READ;
+        while let Some(head) = input.first_chunk::<4>() {
+            let length = u32::from_be_bytes(*head) as usize;
+            if length > self.node.max_frame() {
+                let max = self.node.max_frame();
+                return Err(DownReason::Protocol(format!(
+                    "a frame of {length} bytes, and --max-frame is {max}"
+                )));
+            }
+            if input.len() < length + 4 {
+                let missing = length + 4 - input.len();
+                wanted = if missing <= TRUSTED {
+                    missing.max(READ)
+                } else {
+                    input.len().max(TRUSTED)
+                };
+                break;
+            }
+            input.advance(4);
+            if length > 0 {
+                let frame = input.split_to(length).freeze();
+                match message::decode(&frame, &self.limits) {
+                    Ok(message) => self.input(Input::Received(message)),
+                    Err(error) => self.dropped(&error),
+                }
+            }
+        }
+        if input.is_empty() && input.capacity() > 4 * READ {
+            // The room of a large frame is not kept.
+            *input = BytesMut::new();
+        }
+        input.reserve(wanted);
+        Ok(())
+    }
+
+    fn dropped(&mut self, what: &dyn std::fmt::Display) {
+        self.dropped += 1;
+        debug!(peer = %self.peer.name, count = self.dropped, "dropped: {what}");
+    }
+
+    fn command(&mut self, command: Command) {
+        let input = match command {
+            Command::Call {
+                number,
+                module,
+                function,
+                args,
+                answer,
+            } => {
+                self.answers.insert(number, answer);
+                Input::Call {
+                    number,
+                    module,
+                    function,
+                    args,
+                }
+            }
+            Command::GenCall {
+                number,
+                name,
+                request,
+                answer,
+            } => {
+                self.answers.insert(number, answer);
+                Input::GenCall {
+                    number,
+                    name,
+                    request,
+                }
+            }
+            Command::Abandon(number) => {
+                self.answers.remove(&number);
+                Input::Abandon(number)
+            }
+            Command::Write(message) => return self.out.push(&message),
+        };
+        self.input(input);
+    }
+
+    fn input(&mut self, input: Input) {
+        self.state.handle(input, &mut self.effects);
+        self.perform();
+    }
+
+    /// Does what the state decided, in order; answers that are there at once may decide more.
+    fn perform(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        loop {
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Write(message) => self.out.push(&message),
+                    Effect::Ask(caller, request) => self.ask(caller, request),
+                    Effect::Tell(request) => self.tell(request),
+                    Effect::Cancel(number) => {
+                        if let Some(task) = self.aborts.remove(&number) {
+                            task.abort();
+                        }
+                    }
+                    Effect::Finish(number, result) => {
+                        if let Some(answer) = self.answers.remove(&number) {
+                            // Who does not wait any more has no use for it.
+                            let _ = answer.send(result);
+                        }
+                    }
+                    Effect::Dropped(what) => self.dropped(&what),
+                }
+            }
+            // What the answers above decided; the emptied vector is used again.
+            if self.effects.is_empty() {
+                self.effects = effects;
+                return;
+            }
+            std::mem::swap(&mut self.effects, &mut effects);
+        }
+    }
+
+    fn ask(&mut self, caller: Caller, request: Request) {
+        let answer = self.request(request);
+        let outcome = match answer {
+            Answer::Reply(value) => Outcome::Reply(value),
+            Answer::Error(reason) => Outcome::Error(reason),
+            Answer::Undef => Outcome::Undef,
+            Answer::Later(future) if self.state.has_room() => {
+                let number = self.state.park(caller);
+                let task = self.running.spawn(future);
+                self.tasks.insert(task.id(), number);
+                self.aborts.insert(number, task);
+                return;
+            }
+            Answer::Later(_) => Outcome::Error(call::atom("system_limit")),
+        };
+        self.state
+            .handle(Input::Answered(caller, outcome), &mut self.effects);
+    }
+
+    fn request(&self, request: Request) -> Answer {
+        let service = self.node.service();
+        match request {
+            Request::Call { name, request } => service.call(&name, &request),
+            Request::Apply {
+                module,
+                function,
+                args,
+            } => match otp::apply(self.node, &module, &function, &args) {
+                Answer::Undef => service.apply(&module, &function, &args),
+                answer => answer,
+            },
+            Request::Cast { name, message } => {
+                service.cast(&name, &message);
+                Answer::Undef
+            }
+            Request::Info { .. } => Answer::Undef,
+        }
+    }
+
+    fn tell(&mut self, request: Request) {
+        match request {
+            Request::Info { name, message } => {
+                for (to, message) in self.node.service().info(&name, &message) {
+                    self.out.push(&Message::Send { to, message });
+                }
+            }
+            request => {
+                // The result of a function that was cast is nobody's; it still has to run.
+                if let Answer::Later(future) = self.request(request) {
+                    if self.running.len() < super::state::MAX_PARKED {
+                        self.running.spawn(future);
+                    } else {
+                        warn!(peer = %self.peer.name, "a cast was dropped: too many functions run for this peer");
+                    }
+                }
+            }
+        }
+    }
+
+    fn unpark(&mut self, done: Result<(tokio::task::Id, Answer), tokio::task::JoinError>) {
+        let (id, outcome) = match done {
+            Ok((id, Answer::Reply(value))) => (id, Outcome::Reply(value)),
+            Ok((id, Answer::Error(reason))) => (id, Outcome::Error(reason)),
+            Ok((id, Answer::Undef)) => (id, Outcome::Undef),
+            // A future that answers with another future is a mistake of the service's.
+            Ok((id, Answer::Later(_))) => (id, Outcome::Error(call::atom("internal_error"))),
+            Err(error) => (error.id(), Outcome::Error(call::atom("function_panicked"))),
+        };
+        if let Some(number) = self.tasks.remove(&id) {
+            self.aborts.remove(&number);
+            self.input(Input::Unparked(number, outcome));
+        }
+    }
+}
+
+async fn closing(close: &mut watch::Receiver<Option<DownReason>>) -> DownReason {
+    match close.wait_for(Option::is_some).await {
+        Ok(reason) => reason.clone().unwrap_or(DownReason::Requested),
+        // Nobody holds the connection any more.
+        Err(_) => DownReason::Requested,
+    }
+}
+
+fn io_reason(error: &std::io::Error) -> DownReason {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+            DownReason::Closed
+        }
+        kind => DownReason::Io(kind),
+    }
+}
