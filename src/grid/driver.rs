@@ -264,7 +264,7 @@ impl<P: Peers> Run<P> {
             Answer::Away(why) => {
                 // Once per change, not per attempt.
                 if self.trouble.as_ref() != Some(&why) {
-                    tracing::warn!("{why}; the node stays up and keeps trying");
+                    tracing::warn!("{why} (the node stays up and keeps trying)");
                     self.trouble = Some(why);
                 }
                 if self.store.take().is_some() {

@@ -255,7 +255,8 @@ fn put_info(buf: &mut BytesMut, member: &Member, own: bool) {
         since.and_then(|since| i64::try_from(since.as_millis()).ok()),
     );
     key(buf, "age_ms");
-    number(buf, i64::try_from(member.age().as_millis()).ok());
+    let age = if own { 0 } else { member.age().as_millis() };
+    number(buf, i64::try_from(age).ok());
     key(buf, "meta");
     put_meta(buf, member, true);
 }

@@ -384,9 +384,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("it is not registered"),
-            Self::NoIp => f.write_str("its hash has no field `ip`, so nobody can connect to it"),
-            Self::BadIp(ip) => write!(f, "its ip {ip} is neither an address nor a host name"),
-            Self::NotAHash => f.write_str("its key holds something that is no hash"),
+            Self::NoIp => f.write_str(
+                "its hash has no field `ip`, where nodes are reached: set it, or delete the key",
+            ),
+            Self::BadIp(ip) => write!(
+                f,
+                "its ip {ip} is neither an address nor a host name: correct it"
+            ),
+            Self::NotAHash => f.write_str("the key holds something that is no hash: delete it"),
         }
     }
 }
