@@ -1,6 +1,10 @@
 //! Real servers as values, and waiting for what becomes true.
 
+pub(crate) mod beam;
+pub(crate) mod epmd;
+pub(crate) mod host;
 pub(crate) mod log;
+pub(crate) mod program;
 pub(crate) mod redis;
 
 use std::time::{Duration, Instant};
