@@ -61,6 +61,29 @@ impl Cookie {
     }
 }
 
+impl TryFrom<&str> for Cookie {
+    type Error = BadCookie;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        Cookie::new(text)
+    }
+}
+
+impl TryFrom<String> for Cookie {
+    type Error = BadCookie;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Cookie::new(&text)
+    }
+}
+
+/// So that a cookie that is one already can stand where a text may.
+impl From<std::convert::Infallible> for BadCookie {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 impl PartialEq for Cookie {
     fn eq(&self, other: &Cookie) -> bool {
         self.0.as_bytes().ct_eq(other.0.as_bytes()).into()

@@ -1,6 +1,6 @@
 //! Node names: `short@host`, as the distribution protocol and epmd know them.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{convert::Infallible, fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 /// The full name of a node, for example `rust@127.0.0.1`. Cheap to clone; ordered by code point, which is the order
 /// that decides who wins when two nodes connect to each other at the same time.
@@ -88,11 +88,39 @@ impl FromStr for NodeName {
             });
         }
         match text.split_once('@') {
+            // A colon separates the parts of a key in Redis; only an address may have some.
+            Some((short, _)) if short.contains(':') => Err(NodeNameError::Character {
+                name: text.into(),
+                found: ':',
+            }),
             Some((short, host)) if !short.is_empty() && !host.is_empty() && !host.contains('@') => {
                 Ok(Self(text.into()))
             }
             _ => Err(NodeNameError::Form(text.into())),
         }
+    }
+}
+
+impl TryFrom<&str> for NodeName {
+    type Error = NodeNameError;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = NodeNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// So that a name that is one already can stand where a text may.
+impl From<Infallible> for NodeNameError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     message::Message,
     peer::{self, Command, Handle},
     slots::{Slot, Slots},
-    state::{Failure, Own},
+    state::{self, Failure, Own},
 };
 use crate::term::Raw;
 use std::{
@@ -113,6 +113,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a connection that is replaced may take to end.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the connections of a node that stops may take to end.
+const STOP_PATIENCE: Duration = Duration::from_millis(800);
 
 /// A running node. Cheap to clone; it ends with [`Node::stop`].
 #[derive(Clone)]
@@ -371,7 +374,29 @@ impl Node {
         }
     }
 
-    /// Leaves epmd, closes the port and all connections, and waits for their ends (2 s at most).
+    /// Has a function run on a peer, as `erpc:cast/4` does, connecting first where needed. Nobody hears of its result.
+    /// `args`: a proper list.
+    ///
+    /// # Errors
+    /// There is no connection.
+    pub async fn cast(
+        &self,
+        peer: &NodeName,
+        module: &str,
+        function: &str,
+        args: Raw,
+    ) -> Result<(), CallError> {
+        let handle = self.connected(peer).await?;
+        let ids = &self.inner.own.ids;
+        let request = state::cast_request(ids, ids.fresh(), module, function, &args);
+        if handle.send(Command::Write(request)).await {
+            Ok(())
+        } else {
+            Err(CallError::gone(peer, DownReason::Closed))
+        }
+    }
+
+    /// Leaves epmd, closes the port and all connections, and waits for their ends (0.8 s at most).
     pub async fn stop(&self) {
         lock(&self.inner.registration).take();
         let handles: Vec<Handle> = {
@@ -387,7 +412,7 @@ impl Node {
                 handle.closed().await;
             }
         };
-        let _ = timeout(REPLACE_PATIENCE, all).await;
+        let _ = timeout(STOP_PATIENCE, all).await;
         lock(&self.inner.waiting).clear();
     }
 

@@ -913,20 +913,15 @@ impl State {
         function: &Raw,
         args: &Raw,
     ) -> Message<Body> {
-        let (caller, reference) = (self.own.ids.pid(CALLER), self.own.ids.reference(number));
-        let mut mfa = BytesMut::new();
-        put_tuple(&mut mfa, 3);
-        put_atom(&mut mfa, "erpc");
-        put_atom(&mut mfa, "execute_call");
-        put_int(&mut mfa, 4);
-        Message::SpawnRequest {
-            id: reference.clone(),
-            from: caller.clone(),
-            leader: caller,
-            mfa: Raw::own(mfa),
-            options: call::list(&[call::atom("monitor")]),
-            args: call::list(&[reference, module.clone(), function.clone(), args.clone()]).into(),
-        }
+        let ids = &self.own.ids;
+        let args = [
+            ids.reference(number),
+            module.clone(),
+            function.clone(),
+            args.clone(),
+        ];
+        let options = [call::atom("monitor")];
+        erpc_request(ids, number, "execute_call", 4, &options, call::list(&args))
     }
 
     /// What the exit of a process that we called says.
@@ -953,6 +948,41 @@ impl State {
             }),
             None => Err(Failure::Exit(reason)),
         }
+    }
+}
+
+/// The request behind `erpc:cast`: nobody watches the process, so its reply is the last that is heard of it.
+pub(crate) fn cast_request(
+    ids: &Ids,
+    number: u64,
+    module: &str,
+    function: &str,
+    args: &Raw,
+) -> Message<Body> {
+    let args = call::list(&[call::atom(module), call::atom(function), args.clone()]);
+    erpc_request(ids, number, "execute_cast", 3, &[], args)
+}
+
+fn erpc_request(
+    ids: &Ids,
+    number: u64,
+    function: &str,
+    arity: i64,
+    options: &[Raw],
+    args: Raw,
+) -> Message<Body> {
+    let mut mfa = BytesMut::new();
+    put_tuple(&mut mfa, 3);
+    put_atom(&mut mfa, "erpc");
+    put_atom(&mut mfa, function);
+    put_int(&mut mfa, arity);
+    Message::SpawnRequest {
+        id: ids.reference(number),
+        from: ids.pid(CALLER),
+        leader: ids.pid(CALLER),
+        mfa: Raw::own(mfa),
+        options: call::list(options),
+        args: args.into(),
     }
 }
 

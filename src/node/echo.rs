@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Both processes.
 #[derive(Default)]
-pub struct Echo {
+pub(crate) struct Echo {
     messages: AtomicU64,
     bytes: AtomicU64,
     sunk: AtomicU64,

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use num_bigint::{BigInt, Sign};
 
-use super::codec::{self, FunHead, skip, u16_at, u32_at};
+use super::check::{self, FunHead, skip, u16_at, u32_at};
 use super::view::View;
 use super::{
     Atom, BitBinary, ByteList, ExternalFun, Float, ImproperList, InternalFun, List, Map, Term,
@@ -92,12 +92,12 @@ fn unchecked(at: usize) -> TermError {
 /// Reads the tail of a list. It may be the next list on the wire: its elements belong to the same list.
 fn tail(top: &mut Open, b: &[u8], at: &mut usize) -> Result<Found, TermError> {
     match b.get(*at) {
-        Some(&codec::LIST) => {
+        Some(&check::LIST) => {
             top.left = 1 + u32_at(b, *at + 1).ok_or(unchecked(*at))? as usize;
             *at += 5;
             Ok(Found::More)
         }
-        Some(&codec::STRING) => {
+        Some(&check::STRING) => {
             let string = string_at(b, at)?;
             top.items
                 .extend(string.iter().map(|n| super::int(i64::from(*n))));
@@ -129,16 +129,16 @@ fn one(b: &[u8], at: &mut usize) -> Result<Found, TermError> {
     };
     let long = || u32_at(rest, 1).map(|n| n as usize);
     let (found, len) = match tag {
-        codec::SMALL_TUPLE => open(Kind::Tuple, rest.get(1).map(|n| *n as usize), 2)?,
-        codec::LARGE_TUPLE => open(Kind::Tuple, long(), 5)?,
-        codec::LIST => open(Kind::List, long().map(|n| n + 1), 5)?,
-        codec::MAP => open(Kind::Map, long().map(|n| 2 * n), 5)?,
-        codec::FUN => {
-            let head = codec::fun_head(b, start)?;
+        check::SMALL_TUPLE => open(Kind::Tuple, rest.get(1).map(|n| *n as usize), 2)?,
+        check::LARGE_TUPLE => open(Kind::Tuple, long(), 5)?,
+        check::LIST => open(Kind::List, long().map(|n| n + 1), 5)?,
+        check::MAP => open(Kind::Map, long().map(|n| 2 * n), 5)?,
+        check::FUN => {
+            let head = check::fun_head(b, start)?;
             open(Kind::Fun { at: start }, Some(head.free), head.len)?
         }
-        codec::RECORD => return Err(TermError::NotRepresentable { what: "record" }),
-        codec::STRING => {
+        check::RECORD => return Err(TermError::NotRepresentable { what: "record" }),
+        check::STRING => {
             let bytes = string_at(b, at)?.to_vec();
             return Ok(Found::Leaf(if bytes.is_empty() {
                 Term::List(List::nil())
@@ -159,21 +159,21 @@ fn one(b: &[u8], at: &mut usize) -> Result<Found, TermError> {
 fn leaf_of(tag: u8, leaf: &[u8]) -> Option<Term> {
     let view = View::over(leaf);
     Some(match tag {
-        codec::SMALL_INTEGER | codec::INTEGER => super::int(view.as_i64()?),
-        codec::SMALL_BIG => big(*leaf.get(2)?, leaf.get(3..)?),
-        codec::LARGE_BIG => big(*leaf.get(5)?, leaf.get(6..)?),
-        codec::FLOAT | codec::FLOAT_TEXT => Term::Float(Float {
+        check::SMALL_INTEGER | check::INTEGER => super::int(view.as_i64()?),
+        check::SMALL_BIG => big(*leaf.get(2)?, leaf.get(3..)?),
+        check::LARGE_BIG => big(*leaf.get(5)?, leaf.get(6..)?),
+        check::FLOAT | check::FLOAT_TEXT => Term::Float(Float {
             value: view.as_f64()?,
         }),
-        codec::NIL => Term::List(List::nil()),
-        codec::BINARY => super::binary(leaf.get(5..)?),
-        codec::BIT_BINARY => bits(*leaf.get(5)?, leaf.get(6..)?)?,
-        codec::PID | codec::PID_OLD => Term::Pid(view.pid()?),
-        codec::REFERENCE | codec::REFERENCE_OLD | codec::REFERENCE_OLDEST => {
+        check::NIL => Term::List(List::nil()),
+        check::BINARY => super::binary(leaf.get(5..)?),
+        check::BIT_BINARY => bits(*leaf.get(5)?, leaf.get(6..)?)?,
+        check::PID | check::PID_OLD => Term::Pid(view.pid()?),
+        check::REFERENCE | check::REFERENCE_OLD | check::REFERENCE_OLDEST => {
             Term::from(view.reference()?)
         }
-        codec::PORT | codec::PORT_64 | codec::PORT_OLD => Term::Port(view.port()?),
-        codec::EXPORT => {
+        check::PORT | check::PORT_64 | check::PORT_OLD => Term::Port(view.port()?),
+        check::EXPORT => {
             let (module, rest) = leaf.get(1..)?.split_at_checked(skip(leaf.get(1..)?))?;
             let (function, arity) = rest.split_at_checked(skip(rest))?;
             Term::from(ExternalFun {
@@ -247,8 +247,8 @@ fn map(items: Vec<Term>) -> Result<Term, TermError> {
     Ok(Term::Map(Map { map }))
 }
 
-/// Recurses no deeper than the hash of the same key does a moment later.
-fn holds_map(term: &Term) -> bool {
+/// Whether a map that is not empty is part of a term. Recurses no deeper than the hash of the same key does a moment later.
+pub(super) fn holds_map(term: &Term) -> bool {
     match term {
         Term::Map(map) => !map.map.is_empty(),
         Term::Tuple(tuple) => tuple.elements.iter().any(holds_map),
@@ -264,7 +264,7 @@ fn holds_map(term: &Term) -> bool {
 }
 
 fn fun(b: &[u8], at: usize, free_vars: Vec<Term>) -> Result<Term, TermError> {
-    let head = codec::fun_head(b, at)?;
+    let head = check::fun_head(b, at)?;
     fun_of(b, at, &head, free_vars).ok_or(unchecked(at))
 }
 

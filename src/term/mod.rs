@@ -6,7 +6,8 @@
 //!   hostile bytes and change some values. Everything here keeps one form per value: a non-empty list of integers
 //!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`. Make terms
 //!   with the functions below and they compare as Erlang would.
-//! * [`write`] puts terms straight into a buffer.
+//! * [`mod@write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax; [`json`] is
+//!   the one mapping to JSON.
 //!
 //! Nothing in this module does IO, and no input can make it panic, recurse or allocate out of proportion.
 
@@ -18,14 +19,21 @@ pub use eetf::{
 };
 use num_bigint::BigInt;
 
+use decode::holds_map;
+
 pub use codec::{Limits, MAX_DECODE_DEPTH, Raw, VERSION};
+pub use json::to_json;
 pub use order::compare_keys;
+pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, print_short};
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
 pub use write::is_atom_name;
 
+mod check;
 mod codec;
 mod decode;
+pub mod json;
 mod order;
+pub mod text;
 mod view;
 pub mod write;
 
@@ -223,7 +231,7 @@ pub fn elements_of(term: &Term) -> Option<Cow<'_, [Term]>> {
     }
 }
 
-/// Text that is a binary (UTF-8), a string or a list of code points. Atoms are not text: see [`name`].
+/// Text that is a binary (UTF-8), a string or a list of code points. Atoms are not text: see [`name()`].
 pub fn text(term: &Term) -> Option<String> {
     match term {
         Term::Binary(binary) => std::str::from_utf8(&binary.bytes).ok().map(str::to_owned),
@@ -237,7 +245,7 @@ pub fn text(term: &Term) -> Option<String> {
     }
 }
 
-/// An atom's name, or [`text`].
+/// An atom's name, or [`text()`].
 pub fn name(term: &Term) -> Option<String> {
     match term {
         Term::Atom(atom) => Some(atom.name.clone()),

@@ -327,34 +327,458 @@ fn a_million_nested_tuples_are_an_error() {
     assert_eq!(raw(&lists), Err(TermError::TooDeep { limit: 10_000 }));
 }
 
-/// One term inside `depth` tuples, as bytes.
-fn nested(depth: usize) -> Vec<u8> {
-    let mut bytes = [104, 1].repeat(depth);
-    bytes.push(106);
-    bytes
+/// An empty list inside `depth` containers, each made of what stands before and behind its inside.
+fn nested(before: &[u8], behind: &[u8], depth: usize) -> Vec<u8> {
+    [&before.repeat(depth), &[106][..], &behind.repeat(depth)].concat()
 }
+
+/// The inside is an element of a tuple or list, the head of an improper list, the last of two, a map's value.
+const CONTAINERS: [(&[u8], &[u8]); 5] = [
+    (&[104, 1], &[]),
+    (&[108, 0, 0, 0, 1], &[106]),
+    (&[108, 0, 0, 0, 1], &[97, 1]),
+    (&[104, 2, 97, 1], &[]),
+    (&[116, 0, 0, 0, 1, 97, 1], &[]),
+];
 
 #[test]
 fn the_deepest_terms_fit_a_small_stack() {
-    let reader = std::thread::Builder::new().stack_size(2 << 20);
+    // A worker thread has 2 MiB; half of it is left to whoever called.
+    let reader = std::thread::Builder::new().stack_size(1 << 20);
     let done = reader.spawn(|| {
-        let deepest = good(&nested(10_000));
-        through_all_readers(&deepest);
-        assert_eq!(
-            deepest.decode(),
-            Err(TermError::TooDeep {
-                limit: MAX_DECODE_DEPTH
-            })
-        );
-        let raw = good(&nested(MAX_DECODE_DEPTH));
-        let term = raw.decode().unwrap();
-        assert_eq!(term.clone(), term);
-        assert_eq!(Raw::encode(&term), raw);
-        assert!(format!("{term:?}").contains("Tuple"));
-        assert_eq!(compare_keys(&term, &term), std::cmp::Ordering::Equal);
-        // As a key it is hashed, as one of two it is compared.
-        let map = map([(term.clone(), nil()), (tuple([]), term)]);
-        assert_eq!(map.clone(), map);
+        for (before, behind) in CONTAINERS {
+            let deepest = good(&nested(before, behind, 10_000));
+            through_all_readers(&deepest);
+            let limit = MAX_DECODE_DEPTH;
+            assert_eq!(deepest.decode(), Err(TermError::TooDeep { limit }));
+            assert_eq!(
+                good(&nested(before, behind, limit + 1)).decode(),
+                Err(TermError::TooDeep { limit })
+            );
+
+            let raw = good(&nested(before, behind, limit));
+            let term = raw.decode().unwrap();
+            assert_eq!(term.clone(), term);
+            assert_eq!(Raw::encode(&term), raw);
+            assert!(!format!("{term:?}{term}").is_empty());
+            assert_eq!(compare_keys(&term, &term), std::cmp::Ordering::Equal);
+            // As a key it is hashed, as one of two it is compared.
+            let map = map([(term.clone(), nil()), (tuple([]), term)]);
+            assert_eq!(map.clone(), map);
+        }
     });
     done.unwrap().join().unwrap();
+}
+
+#[test]
+fn integers_have_their_shortest_form_on_the_wire() {
+    for (n, bytes) in [
+        (0, &[97, 0][..]),
+        (255, &[97, 255]),
+        (256, &[98, 0, 0, 1, 0]),
+        (-1, &[98, 255, 255, 255, 255]),
+        (i64::from(i32::MAX), &[98, 127, 255, 255, 255]),
+        (i64::from(i32::MAX) + 1, &[110, 4, 0, 0, 0, 0, 128]),
+        (i64::from(i32::MIN) - 1, &[110, 4, 1, 1, 0, 0, 128]),
+        (i64::MIN, &[110, 8, 1, 0, 0, 0, 0, 0, 0, 0, 128]),
+    ] {
+        let raw = Raw::encode(&int(n));
+        assert_eq!(&raw.as_bytes()[..], bytes);
+        assert_eq!(raw.view().as_i64(), Some(n));
+        assert_eq!(raw.decode(), Ok(int(n)));
+        let same = Raw::encode(&Term::from(BigInteger::from(n)));
+        assert_eq!(same, raw);
+    }
+    let mut buf = BytesMut::new();
+    write::put_uint(&mut buf, u64::MAX);
+    let wide = Raw::written(buf).unwrap();
+    assert_eq!(wide.view().as_i64(), None);
+    assert_eq!(wide.decode(), Ok(bigint(BigInt::from(u64::MAX))));
+    // Leading zeros make no other number.
+    let padded = good(&[110, 6, 1, 5, 0, 0, 0, 0, 0]);
+    assert_eq!(padded.view().as_i64(), Some(-5));
+    assert_eq!(padded.decode(), Ok(int(-5)));
+}
+
+#[test]
+fn lists_of_bytes_are_strings_on_the_wire_and_no_other_lists_are() {
+    let encoded = |term: &Term| Raw::encode(term).as_bytes().to_vec();
+    assert_eq!(encoded(&list([int(1), int(255)])), [107, 0, 2, 1, 255]);
+    let hand_made = Term::from(List::from(vec![int(1), int(255)]));
+    assert_eq!(encoded(&hand_made), [107, 0, 2, 1, 255]);
+    let negative = list([int(-1), int(2)]);
+    assert_eq!(encoded(&negative)[0], 108);
+    assert_eq!(Raw::encode(&negative).decode(), Ok(negative));
+    assert_eq!(encoded(&nil()), [106]);
+    assert_eq!(encoded(&Term::from(ByteList::from(vec![]))), [106]);
+
+    let longest = binary_list(65_535);
+    assert_eq!(encoded(&longest)[..3], [107, 255, 255]);
+    let longer = binary_list(65_536);
+    assert_eq!(encoded(&longer)[..5], [108, 0, 1, 0, 0]);
+    assert_eq!(Raw::encode(&longer).decode(), Ok(longer));
+}
+
+fn binary_list(len: usize) -> Term {
+    Term::from(ByteList::from(vec![7; len]))
+}
+
+#[test]
+fn a_list_may_go_on_in_its_tail() {
+    // [1 | [2, 3 | "ab"]]
+    let chained = [
+        108, 0, 0, 0, 1, 97, 1, 108, 0, 0, 0, 2, 97, 2, 97, 3, 107, 0, 2, b'a', b'b',
+    ];
+    let raw = good(&chained);
+    let expected = list([int(1), int(2), int(3), int(97), int(98)]);
+    assert_eq!(raw.decode(), Ok(expected.clone()));
+    assert_eq!(raw.view().list().unwrap().len(), 5);
+    assert_eq!(through_views(raw.view()), expected);
+    // [1 | [x | 2]]
+    let improper_chain = [108, 0, 0, 0, 1, 97, 1, 108, 0, 0, 0, 1, 119, 1, b'x', 97, 2];
+    let raw = good(&improper_chain);
+    let expected = improper([int(1), atom("x")], int(2));
+    assert_eq!(raw.decode(), Ok(expected.clone()));
+    assert!(raw.view().list().is_none());
+    assert_eq!(through_views(raw.view()), expected);
+    // No elements and then the empty list, in both forms.
+    for empty in [&[108, 0, 0, 0, 0, 106][..], &[107, 0, 0], &[106]] {
+        assert!(good(empty).view().is_nil());
+        assert_eq!(good(empty).view().list().unwrap().count(), 0);
+        assert_eq!(good(empty).decode(), Ok(nil()));
+    }
+}
+
+#[test]
+fn a_hundred_thousand_cells_in_a_chain_are_read_once() {
+    let depth = 5_000;
+    let mut bytes = [108, 0, 0, 0, 1, 97, 1].repeat(depth);
+    bytes.extend([108, 0, 1, 134, 160]);
+    bytes.extend([97, 2].repeat(100_000));
+    bytes.push(106);
+    let raw = good(&bytes);
+    assert_eq!(raw.view().list().unwrap().len(), depth + 100_000);
+    let Ok(Term::ByteList(list)) = raw.decode() else {
+        panic!("not a list of bytes");
+    };
+    assert_eq!(list.bytes.len(), depth + 100_000);
+}
+
+#[test]
+fn atoms_of_every_tag_are_read() {
+    for bytes in [
+        &[119, 2, b'o', b'k'][..],
+        &[118, 0, 2, b'o', b'k'],
+        &[115, 2, b'o', b'k'],
+        &[100, 0, 2, b'o', b'k'],
+    ] {
+        let raw = good(bytes);
+        assert_eq!(raw.view().as_atom(), Some("ok"));
+        assert!(raw.view().is_atom("ok") && !raw.view().is_atom("o"));
+        assert_eq!(raw.decode(), Ok(atom("ok")));
+    }
+    let latin1 = good(&[115, 1, 0xe9]);
+    assert_eq!(latin1.view().as_atom(), None);
+    assert_eq!(latin1.view().atom_name().as_deref(), Some("é"));
+    assert!(latin1.view().is_atom("é"));
+    assert_eq!(latin1.decode(), Ok(atom("é")));
+    // 255 characters of four bytes are still an atom, one more is not.
+    let long = "𝄞".repeat(255);
+    assert_eq!(Raw::encode(&atom(&*long)).view().as_atom(), Some(&*long));
+}
+
+#[test]
+fn old_pids_references_and_ports_are_read() {
+    let node = [119, 3, b'a', b'@', b'b'];
+    let with = |before: &[u8], behind: &[u8]| good(&[before, &node, behind].concat());
+    let pid = with(&[103], &[0, 0, 0, 9, 0, 0, 0, 1, 3]);
+    assert_eq!(pid.view().pid(), Some(Pid::new("a@b", 9, 1, 3)));
+    assert_eq!(pid.view().node().as_deref(), Some("a@b"));
+    let new = with(&[114, 0, 2], &[3, 0, 0, 0, 1, 0, 0, 0, 2]);
+    let reference = new.view().as_reference().unwrap();
+    assert_eq!((reference.creation, reference.words()), (3, &[1, 2][..]));
+    let oldest = with(&[101], &[0, 0, 0, 7, 2]);
+    let reference = oldest.view().as_reference().unwrap();
+    assert_eq!((reference.creation, reference.words()), (2, &[7][..]));
+    let port = with(&[102], &[0, 0, 0, 5, 1]);
+    assert_eq!(port.view().port().map(|p| (p.id, p.creation)), Some((5, 1)));
+}
+
+#[test]
+fn an_alias_tag_is_taken_apart() {
+    let mut buf = BytesMut::new();
+    write::put_list(&mut buf, 1);
+    write::put_atom(&mut buf, "alias");
+    write::put_reference(&mut buf, "a@b", 3, &[1, 2, 3, 4, 5]);
+    let tag = Raw::written(buf).unwrap();
+    let (head, tail) = tag.view().cons().unwrap();
+    assert!(head.is_atom("alias"));
+    let alias = tag.sub(tail);
+    assert_eq!(alias.view().reference().unwrap().id, [1, 2, 3, 4, 5]);
+    assert_eq!(tag.view().list().map(Iterator::count), None);
+    assert!(Raw::encode(&list([atom("alias")])).view().cons().is_none());
+}
+
+#[test]
+fn a_part_shares_memory_unless_it_has_none() {
+    let whole = Raw::encode(&tuple([atom("a"), binary("long enough"), string("x")]));
+    let [_, middle, last] = whole.view().tuple_n::<3>().unwrap();
+    let part = whole.sub(middle);
+    assert_eq!(part.as_bytes().as_ptr(), middle.as_bytes().as_ptr());
+    let x = last.list().unwrap().next().unwrap();
+    assert_eq!(whole.sub(x).view().as_i64(), Some(120));
+}
+
+#[test]
+fn tuples_are_matched_by_size_and_tag() {
+    let raw = Raw::encode(&tuple([atom("call"), int(1), binary("two")]));
+    let [n, b] = raw.view().tagged::<2>("call").unwrap();
+    assert_eq!((n.as_i64(), b.as_binary()), (Some(1), Some(&b"two"[..])));
+    assert!(raw.view().tagged::<2>("cast").is_none());
+    assert!(raw.view().tagged::<1>("call").is_none());
+    assert!(raw.view().tuple_n::<2>().is_none());
+    let wide = Raw::encode(&tuple(vec![nil(); 300]));
+    assert_eq!(wide.as_bytes()[0], 105);
+    assert_eq!(wide.view().tuple().unwrap().len(), 300);
+}
+
+#[test]
+fn what_a_term_cannot_hold_is_named_and_can_be_passed_on() {
+    let record = [
+        67, 0, 0, 0, 1, 0, 119, 1, b'm', 119, 1, b'r', 119, 1, b'f', 97, 1,
+    ];
+    let raw = good(&record);
+    assert_eq!(
+        raw.decode(),
+        Err(TermError::NotRepresentable { what: "record" })
+    );
+    assert_eq!(raw.to_versioned()[1..], record);
+    assert_eq!(raw.view().tuple().map(Iterator::count), None);
+    // Inside something else it is skipped over.
+    let pair = good(&[&[104, 2][..], &record, &[97, 7]].concat());
+    assert_eq!(pair.view().tuple_n::<2>().unwrap()[1].as_i64(), Some(7));
+
+    let zero = [70, 0, 0, 0, 0, 0, 0, 0, 0, 106];
+    let minus_zero = [70, 128, 0, 0, 0, 0, 0, 0, 0, 106];
+    let zeros = good(&[&[116, 0, 0, 0, 2][..], &zero, &minus_zero].concat());
+    let map_in_key = good(&[116, 0, 0, 0, 1, 116, 0, 0, 0, 1, 97, 1, 106, 106]);
+    let twice = good(&[116, 0, 0, 0, 2, 97, 1, 106, 97, 1, 106]);
+    for raw in [zeros, map_in_key, twice] {
+        let found = raw.decode();
+        assert!(
+            matches!(found, Err(TermError::NotRepresentable { .. })),
+            "{found:?}"
+        );
+        assert!(raw.view().map().is_some());
+    }
+}
+
+#[test]
+fn minus_zero_keeps_its_sign() {
+    let raw = Raw::encode(&float(-0.0));
+    assert!(raw.view().as_f64().unwrap().is_sign_negative());
+    let Ok(Term::Float(back)) = raw.decode() else {
+        panic!("no float");
+    };
+    assert!(back.value.is_sign_negative());
+}
+
+#[test]
+fn a_local_fun_must_have_the_size_it_announces() {
+    let fun = Term::from(InternalFun::New {
+        module: Atom::from("m"),
+        arity: 1,
+        pid: Pid::new("a@b", 1, 2, 3),
+        free_vars: vec![int(1), nil()],
+        index: 1,
+        uniq: [9; 16],
+        old_index: 1,
+        old_uniq: -5,
+    });
+    let encoded = Raw::encode(&fun);
+    let bytes = encoded.as_bytes();
+    assert_eq!(codec_size(bytes), bytes.len() - 1);
+    for wrong in [0, 4, codec_size(bytes) - 1, codec_size(bytes) + 1] {
+        let mut changed = bytes.to_vec();
+        changed[1..5].copy_from_slice(&(wrong as u32).to_be_bytes());
+        changed.push(106);
+        assert!(
+            Raw::check_prefix(&changed.into(), &Limits::default()).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+fn codec_size(fun: &[u8]) -> usize {
+    u32::from_be_bytes(fun[1..5].try_into().unwrap()) as usize
+}
+
+#[test]
+fn maps_are_written_in_erlangs_order() {
+    let pairs = [
+        (int(2), nil()),
+        (float(1.5), nil()),
+        (atom("b"), nil()),
+        (atom("a"), nil()),
+        (tuple([int(1)]), nil()),
+        (string("x"), nil()),
+        (binary("x"), nil()),
+    ];
+    let raw = Raw::encode(&map(pairs));
+    let keys: Vec<_> = raw
+        .view()
+        .map()
+        .unwrap()
+        .map(|(k, _)| k.as_bytes()[0])
+        .collect();
+    assert_eq!(keys, [97, 70, 119, 119, 104, 107, 109]);
+    assert!(raw.view().lookup("b").is_some_and(View::is_nil));
+    assert!(raw.view().lookup("c").is_none());
+}
+
+#[test]
+fn a_value_erlang_does_not_have_is_refused_or_written_as_badarg() {
+    for bad in [
+        atom("a".repeat(256)),
+        float(f64::INFINITY),
+        Term::from(Reference {
+            node: Atom::from("a@b"),
+            id: vec![0; 6],
+            creation: 1,
+        }),
+        Term::from(BitBinary::from((vec![1], 9))),
+        bigint(BigInt::from(1) << 4_194_241),
+    ] {
+        let inside = tuple([int(1), bad, int(2)]);
+        let refused = Raw::try_encode(&inside);
+        assert!(
+            matches!(refused, Err(TermError::NotErlang { .. })),
+            "{refused:?}"
+        );
+        let written = Raw::encode(&inside).decode();
+        assert_eq!(written, Ok(tuple([int(1), atom("badarg"), int(2)])));
+    }
+}
+
+#[test]
+fn text_is_read_from_binaries_strings_and_lists() {
+    for term in [binary("héλ"), string("héλ")] {
+        let raw = Raw::encode(&term);
+        assert_eq!(raw.view().text().as_deref(), Some("héλ"));
+        assert_eq!(raw.view().name().as_deref(), Some("héλ"));
+        assert_eq!(text(&term).as_deref(), Some("héλ"));
+    }
+    let abc = Raw::encode(&atom("abc"));
+    assert_eq!(abc.view().text(), None);
+    assert_eq!(abc.view().name().as_deref(), Some("abc"));
+    assert_eq!(text(&binary([0xff])), None);
+    assert_eq!(text(&list([int(-1)])), None);
+    assert_eq!(text(&list([int(0xd800)])), None);
+    assert_eq!(text(&nil()).as_deref(), Some(""));
+}
+
+#[test]
+fn iodata_is_flattened_up_to_its_limit() {
+    let nested = improper(
+        [
+            int(1),
+            binary([2, 3]),
+            list([int(4), list([int(5)]), nil()]),
+        ],
+        binary([6]),
+    );
+    let raw = Raw::encode(&nested);
+    assert_eq!(raw.view().iodata(6), Some(vec![1, 2, 3, 4, 5, 6]));
+    assert_eq!(raw.view().iodata(5), None);
+    for no_iodata in [int(1), atom("a"), list([int(256)]), list([atom("a")])] {
+        assert_eq!(Raw::encode(&no_iodata).view().iodata(9), None);
+    }
+    let improper_byte = Raw::encode(&improper([int(1)], int(2)));
+    assert_eq!(improper_byte.view().iodata(9), None);
+}
+
+#[test]
+fn compressed_terms_unfold_within_the_limit() {
+    let term = binary(vec![7; 100_000]);
+    let inner = Raw::encode(&term);
+    let packed = |announced: u32| {
+        let mut bytes = vec![131, 80];
+        bytes.extend(announced.to_be_bytes());
+        let mut zlib = flate2::write::ZlibEncoder::new(bytes, flate2::Compression::default());
+        std::io::Write::write_all(&mut zlib, inner.as_bytes()).unwrap();
+        Bytes::from(zlib.finish().unwrap())
+    };
+    let len = inner.as_bytes().len() as u32;
+    let limits = Limits::default();
+    let unfolded = Raw::from_versioned(&packed(len), &limits).unwrap();
+    assert_eq!(unfolded.decode(), Ok(term));
+    for wrong in [0, len - 1, len + 1] {
+        assert!(Raw::from_versioned(&packed(wrong), &limits).is_err());
+    }
+    let small = Limits {
+        max_inflated: 99_999,
+        ..limits
+    };
+    assert_eq!(
+        Raw::from_versioned(&packed(len), &small),
+        Err(TermError::TooLarge { limit: 99_999 })
+    );
+}
+
+#[test]
+fn bytes_are_those_that_erl_writes() {
+    // From `term_to_binary(T, [{minor_version, 2}])` of OTP 25.
+    let written: [(&[u8], Term); 14] = [
+        (&[119, 2, 111, 107], atom("ok")),
+        (&[106], nil()),
+        (&[107, 0, 3, 97, 98, 99], string("abc")),
+        (
+            &[108, 0, 0, 0, 2, 97, 1, 98, 255, 255, 255, 255, 106],
+            list([int(1), int(-1)]),
+        ),
+        (
+            &[104, 2, 119, 1, 97, 104, 1, 119, 1, 98],
+            tuple([atom("a"), tuple([atom("b")])]),
+        ),
+        (
+            &[
+                116, 0, 0, 0, 2, 119, 1, 97, 97, 1, 119, 1, 98, 107, 0, 1, 120,
+            ],
+            map([(atom("a"), int(1)), (atom("b"), string("x"))]),
+        ),
+        (&[109, 0, 0, 0, 3, 98, 105, 110], binary("bin")),
+        (
+            &[77, 0, 0, 0, 1, 3, 160],
+            Term::from(BitBinary::from((vec![0xa0], 3))),
+        ),
+        (&[70, 63, 248, 0, 0, 0, 0, 0, 0], float(1.5)),
+        (
+            &[110, 9, 1, 0, 0, 0, 0, 0, 0, 0, 0, 64],
+            bigint(BigInt::from(-1) << 70),
+        ),
+        (
+            &[
+                113, 119, 5, 108, 105, 115, 116, 115, 119, 3, 109, 97, 112, 97, 2,
+            ],
+            export("lists", "map", 2),
+        ),
+        (
+            &[108, 0, 0, 0, 1, 119, 1, 97, 119, 1, 98],
+            improper([atom("a")], atom("b")),
+        ),
+        (&[119, 6, 195, 165, 195, 164, 195, 182], atom("åäö")),
+        (&[108, 0, 0, 0, 1, 98, 0, 0, 3, 187, 106], string("λ")),
+    ];
+    for (bytes, term) in written {
+        assert_eq!(good(bytes).decode().as_ref(), Ok(&term));
+        assert_eq!(&Raw::encode(&term).as_bytes()[..], bytes);
+    }
+}
+
+#[test]
+fn terms_in_logs_are_text() {
+    let raw = Raw::encode(&tuple([atom("a"), string("b")]));
+    assert_eq!(format!("{raw:?}"), "{a,\"b\"}");
+    let record = good(&[67, 0, 0, 0, 0, 0, 119, 1, b'm', 119, 1, b'r']);
+    assert!(format!("{record:?}").starts_with("#Term<12 bytes, a record"));
 }

@@ -8,7 +8,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::codec::{self, skip, u16_at, u32_at};
+use super::check::{self, skip, u16_at, u32_at};
+use super::codec::MAX_DECODE_DEPTH;
+use super::decode;
+use super::text::print_short;
 use super::{Atom, Pid, Port, Reference};
 
 /// One term inside checked bytes.
@@ -38,7 +41,7 @@ pub struct ReferenceView<'a> {
     pub node: Cow<'a, str>,
     /// Which life of the node it belongs to.
     pub creation: u32,
-    words: [u32; codec::MAX_REFERENCE_WORDS],
+    words: [u32; check::MAX_REFERENCE_WORDS],
     len: usize,
 }
 
@@ -51,7 +54,7 @@ impl ReferenceView<'_> {
 
 /// The 256 small integers as terms: what the elements of a STRING_EXT look like.
 static BYTES: [[u8; 2]; 256] = {
-    let mut table = [[codec::SMALL_INTEGER, 0]; 256];
+    let mut table = [[check::SMALL_INTEGER, 0]; 256];
     let mut n = 0;
     while n < 256 {
         table[n][1] = n as u8;
@@ -61,7 +64,7 @@ static BYTES: [[u8; 2]; 256] = {
 };
 
 /// The empty list, as a term.
-static NIL: [u8; 1] = [codec::NIL];
+static NIL: [u8; 1] = [check::NIL];
 
 impl<'a> View<'a> {
     /// `bytes` must be exactly one checked term.
@@ -83,10 +86,10 @@ impl<'a> View<'a> {
     /// [`View::atom_name`].
     pub fn as_atom(self) -> Option<&'a str> {
         let name = match self.tag() {
-            codec::SMALL_ATOM => self.0.get(2..)?,
-            codec::ATOM => self.0.get(3..)?,
-            codec::SMALL_ATOM_LATIN1 => self.0.get(2..).filter(|name| name.is_ascii())?,
-            codec::ATOM_LATIN1 => self.0.get(3..).filter(|name| name.is_ascii())?,
+            check::SMALL_ATOM => self.0.get(2..)?,
+            check::ATOM => self.0.get(3..)?,
+            check::SMALL_ATOM_LATIN1 => self.0.get(2..).filter(|name| name.is_ascii())?,
+            check::ATOM_LATIN1 => self.0.get(3..).filter(|name| name.is_ascii())?,
             _ => return None,
         };
         std::str::from_utf8(name).ok()
@@ -98,8 +101,8 @@ impl<'a> View<'a> {
             return Some(Cow::Borrowed(name));
         }
         let latin1 = match self.tag() {
-            codec::SMALL_ATOM_LATIN1 => self.0.get(2..)?,
-            codec::ATOM_LATIN1 => self.0.get(3..)?,
+            check::SMALL_ATOM_LATIN1 => self.0.get(2..)?,
+            check::ATOM_LATIN1 => self.0.get(3..)?,
             _ => return None,
         };
         Some(Cow::Owned(latin1.iter().copied().map(char::from).collect()))
@@ -108,9 +111,9 @@ impl<'a> View<'a> {
     /// Whether it is the atom of this name.
     pub fn is_atom(self, name: &str) -> bool {
         match self.tag() {
-            codec::SMALL_ATOM => self.0.get(2..) == Some(name.as_bytes()),
-            codec::ATOM => self.0.get(3..) == Some(name.as_bytes()),
-            codec::SMALL_ATOM_LATIN1 | codec::ATOM_LATIN1 => {
+            check::SMALL_ATOM => self.0.get(2..) == Some(name.as_bytes()),
+            check::ATOM => self.0.get(3..) == Some(name.as_bytes()),
+            check::SMALL_ATOM_LATIN1 | check::ATOM_LATIN1 => {
                 self.atom_name().is_some_and(|n| n == name)
             }
             _ => false,
@@ -120,10 +123,10 @@ impl<'a> View<'a> {
     /// An integer that fits 64 bits, whatever its encoding.
     pub fn as_i64(self) -> Option<i64> {
         match self.tag() {
-            codec::SMALL_INTEGER => Some(i64::from(*self.0.get(1)?)),
-            codec::INTEGER => Some(i64::from(u32_at(self.0, 1)? as i32)),
-            codec::SMALL_BIG => big_i64(*self.0.get(2)?, self.0.get(3..)?),
-            codec::LARGE_BIG => big_i64(*self.0.get(5)?, self.0.get(6..)?),
+            check::SMALL_INTEGER => Some(i64::from(*self.0.get(1)?)),
+            check::INTEGER => Some(i64::from(u32_at(self.0, 1)? as i32)),
+            check::SMALL_BIG => big_i64(*self.0.get(2)?, self.0.get(3..)?),
+            check::LARGE_BIG => big_i64(*self.0.get(5)?, self.0.get(6..)?),
             _ => None,
         }
     }
@@ -137,15 +140,15 @@ impl<'a> View<'a> {
     pub fn is_integer(self) -> bool {
         matches!(
             self.tag(),
-            codec::SMALL_INTEGER | codec::INTEGER | codec::SMALL_BIG | codec::LARGE_BIG
+            check::SMALL_INTEGER | check::INTEGER | check::SMALL_BIG | check::LARGE_BIG
         )
     }
 
     /// A float. Integers are not floats.
     pub fn as_f64(self) -> Option<f64> {
         match self.tag() {
-            codec::FLOAT => codec::f64_at(self.0, 1),
-            codec::FLOAT_TEXT => codec::float_text_at(self.0, 1),
+            check::FLOAT => check::f64_at(self.0, 1),
+            check::FLOAT_TEXT => check::float_text_at(self.0, 1),
             _ => None,
         }
     }
@@ -153,8 +156,8 @@ impl<'a> View<'a> {
     /// A binary of whole bytes.
     pub fn as_binary(self) -> Option<&'a [u8]> {
         match self.tag() {
-            codec::BINARY => self.0.get(5..),
-            codec::BIT_BINARY if matches!(self.0.get(5), Some(0 | 8)) => self.0.get(6..),
+            check::BINARY => self.0.get(5..),
+            check::BIT_BINARY if matches!(self.0.get(5), Some(0 | 8)) => self.0.get(6..),
             _ => None,
         }
     }
@@ -162,8 +165,8 @@ impl<'a> View<'a> {
     /// The elements of a tuple.
     pub fn tuple(self) -> Option<Items<'a>> {
         let (rest, left) = match self.tag() {
-            codec::SMALL_TUPLE => (self.0.get(2..)?, *self.0.get(1)? as usize),
-            codec::LARGE_TUPLE => (self.0.get(5..)?, u32_at(self.0, 1)? as usize),
+            check::SMALL_TUPLE => (self.0.get(2..)?, *self.0.get(1)? as usize),
+            check::LARGE_TUPLE => (self.0.get(5..)?, u32_at(self.0, 1)? as usize),
             _ => return None,
         };
         Some(Items { rest, left })
@@ -195,27 +198,30 @@ impl<'a> View<'a> {
         Some(elements)
     }
 
-    /// The elements of a proper list, in whatever form it came. Walks the list once to see that it is one.
+    /// The elements of a proper list, in whatever form it came.
+    ///
+    /// Walks the list once to see that it is one, so asking again at every level of lists inside lists adds up:
+    /// [`Raw::decode`](super::Raw::decode) and [`View::iodata`] walk once in all.
     pub fn list(self) -> Option<ListItems<'a>> {
         let (items, tail) = self.cells()?;
-        (tail.tag() == codec::NIL).then_some(items)
+        (tail.tag() == check::NIL).then_some(items)
     }
 
     /// Elements and tail of a list that does not end in the empty list, such as `[alias|Ref]`.
     pub fn improper(self) -> Option<(ListItems<'a>, View<'a>)> {
         let (items, tail) = self.cells()?;
-        (tail.tag() != codec::NIL).then_some((items, tail))
+        (tail.tag() != check::NIL).then_some((items, tail))
     }
 
     /// `[Head|Tail]` with exactly one element and a tail that is no list: the shape of an alias tag.
     pub fn cons(self) -> Option<(View<'a>, View<'a>)> {
-        if self.tag() != codec::LIST || u32_at(self.0, 1) != Some(1) {
+        if self.tag() != check::LIST || u32_at(self.0, 1) != Some(1) {
             return None;
         }
         let rest = self.0.get(5..)?;
         let (head, tail) = rest.split_at_checked(skip(rest))?;
         match tail.first()? {
-            &codec::NIL | &codec::LIST | &codec::STRING => None,
+            &check::NIL | &check::LIST | &check::STRING => None,
             _ => Some((View(head), View(tail))),
         }
     }
@@ -223,9 +229,9 @@ impl<'a> View<'a> {
     /// Whether it is the empty list.
     pub fn is_nil(self) -> bool {
         match self.tag() {
-            codec::NIL => true,
-            codec::STRING => u16_at(self.0, 1) == Some(0),
-            codec::LIST => u32_at(self.0, 1) == Some(0),
+            check::NIL => true,
+            check::STRING => u16_at(self.0, 1) == Some(0),
+            check::LIST => u32_at(self.0, 1) == Some(0),
             _ => false,
         }
     }
@@ -257,7 +263,7 @@ impl<'a> View<'a> {
 
     /// The pairs of a map, in the order of the wire. Keys need not be distinct in what a wire brings.
     pub fn map(self) -> Option<Pairs<'a>> {
-        if self.tag() != codec::MAP {
+        if self.tag() != check::MAP {
             return None;
         }
         Some(Pairs(Items {
@@ -279,32 +285,32 @@ impl<'a> View<'a> {
 
     /// Whether it is a pid.
     pub fn is_pid(self) -> bool {
-        matches!(self.tag(), codec::PID | codec::PID_OLD)
+        matches!(self.tag(), check::PID | check::PID_OLD)
     }
 
     /// Whether it is a reference.
     pub fn is_reference(self) -> bool {
         matches!(
             self.tag(),
-            codec::REFERENCE | codec::REFERENCE_OLD | codec::REFERENCE_OLDEST
+            check::REFERENCE | check::REFERENCE_OLD | check::REFERENCE_OLDEST
         )
     }
 
     /// Whether it is a port.
     pub fn is_port(self) -> bool {
-        matches!(self.tag(), codec::PORT | codec::PORT_64 | codec::PORT_OLD)
+        matches!(self.tag(), check::PORT | check::PORT_64 | check::PORT_OLD)
     }
 
     /// Whether it is a fun, local or exported.
     pub fn is_fun(self) -> bool {
-        matches!(self.tag(), codec::FUN | codec::EXPORT)
+        matches!(self.tag(), check::FUN | check::EXPORT)
     }
 
     /// A pid, read in place.
     pub fn as_pid(self) -> Option<PidView<'a>> {
         let creation_size = match self.tag() {
-            codec::PID => 4,
-            codec::PID_OLD => 1,
+            check::PID => 4,
+            check::PID_OLD => 1,
             _ => return None,
         };
         let (node, numbers) = self.node_at(1)?;
@@ -330,9 +336,9 @@ impl<'a> View<'a> {
     /// The node a pid, port or reference belongs to.
     pub fn node(self) -> Option<Cow<'a, str>> {
         let at = match self.tag() {
-            codec::PID | codec::PID_OLD => 1,
-            codec::PORT | codec::PORT_64 | codec::PORT_OLD | codec::REFERENCE_OLDEST => 1,
-            codec::REFERENCE | codec::REFERENCE_OLD => 3,
+            check::PID | check::PID_OLD => 1,
+            check::PORT | check::PORT_64 | check::PORT_OLD | check::REFERENCE_OLDEST => 1,
+            check::REFERENCE | check::REFERENCE_OLD => 3,
             _ => return None,
         };
         Some(self.node_at(at)?.0)
@@ -340,10 +346,10 @@ impl<'a> View<'a> {
 
     /// A reference, read in place.
     pub fn as_reference(self) -> Option<ReferenceView<'a>> {
-        let mut words = [0; codec::MAX_REFERENCE_WORDS];
+        let mut words = [0; check::MAX_REFERENCE_WORDS];
         let (node, creation, len) = match self.tag() {
-            tag @ (codec::REFERENCE | codec::REFERENCE_OLD) => {
-                let size = if tag == codec::REFERENCE { 4 } else { 1 };
+            tag @ (check::REFERENCE | check::REFERENCE_OLD) => {
+                let size = if tag == check::REFERENCE { 4 } else { 1 };
                 let len = u16_at(self.0, 1)? as usize;
                 let (node, numbers) = self.node_at(3)?;
                 for (n, word) in words.get_mut(..len)?.iter_mut().enumerate() {
@@ -351,7 +357,7 @@ impl<'a> View<'a> {
                 }
                 (node, creation_at(numbers, 0, size)?, len)
             }
-            codec::REFERENCE_OLDEST => {
+            check::REFERENCE_OLDEST => {
                 let (node, numbers) = self.node_at(1)?;
                 words[0] = u32_at(numbers, 0)?;
                 (node, creation_at(numbers, 4, 1)?, 1)
@@ -380,13 +386,13 @@ impl<'a> View<'a> {
     pub fn port(self) -> Option<Port> {
         let (node, numbers) = self.node_at(1)?;
         let (id, creation) = match self.tag() {
-            codec::PORT_64 => {
+            check::PORT_64 => {
                 let high = u64::from(u32_at(numbers, 0)?);
                 let low = u64::from(u32_at(numbers, 4)?);
                 (high << 32 | low, u32_at(numbers, 8)?)
             }
-            codec::PORT => (u64::from(u32_at(numbers, 0)?), u32_at(numbers, 4)?),
-            codec::PORT_OLD => (u64::from(u32_at(numbers, 0)?), creation_at(numbers, 4, 1)?),
+            check::PORT => (u64::from(u32_at(numbers, 0)?), u32_at(numbers, 4)?),
+            check::PORT_OLD => (u64::from(u32_at(numbers, 0)?), creation_at(numbers, 4, 1)?),
             _ => return None,
         };
         Some(Port {
@@ -427,7 +433,7 @@ impl<'a> View<'a> {
         if let Some(bytes) = self.as_binary() {
             return Some(Cow::Borrowed(bytes));
         }
-        if self.tag() == codec::STRING {
+        if self.tag() == check::STRING {
             return self.0.get(3..).map(Cow::Borrowed);
         }
         let bytes: Option<Vec<u8>> = self
@@ -449,11 +455,11 @@ impl<'a> View<'a> {
         let mut element = false;
         loop {
             let (skip, data) = match *b.get(at)? {
-                codec::SMALL_INTEGER if element => (1, 1),
-                codec::NIL => (1, 0),
-                codec::STRING => (3, u16_at(b, at + 1)? as usize),
-                codec::BINARY => (5, u32_at(b, at + 1)? as usize),
-                codec::LIST => {
+                check::SMALL_INTEGER if element => (1, 1),
+                check::NIL => (1, 0),
+                check::STRING => (3, u16_at(b, at + 1)? as usize),
+                check::BINARY => (5, u32_at(b, at + 1)? as usize),
+                check::LIST => {
                     open.push(u32_at(b, at + 1)? as usize);
                     (5, 0)
                 }
@@ -480,9 +486,19 @@ impl<'a> View<'a> {
     }
 }
 
+/// A term of more bytes than this is not taken apart for a line in a log.
+const MAX_DEBUG_BYTES: usize = 1 << 16;
+
+/// As text, cut after 500 characters: what logs and failed tests want to see.
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        if self.0.len() > MAX_DEBUG_BYTES {
+            return write!(f, "#Term<{} bytes>", self.0.len());
+        }
+        match decode::decode(self.0, MAX_DECODE_DEPTH) {
+            Ok(term) => f.write_str(&print_short(&term, 500)),
+            Err(why) => write!(f, "#Term<{} bytes, {why}>", self.0.len()),
+        }
     }
 }
 
@@ -569,9 +585,9 @@ impl<'a> Run<'a> {
     /// `None` when the term there is no list.
     fn of(term: &'a [u8]) -> Option<Run<'a>> {
         match *term.first()? {
-            codec::NIL => Some(Run::End(term)),
-            codec::STRING => Some(Run::Bytes(term.get(3..)?)),
-            codec::LIST => Some(Run::Terms {
+            check::NIL => Some(Run::End(term)),
+            check::STRING => Some(Run::Bytes(term.get(3..)?)),
+            check::LIST => Some(Run::Terms {
                 rest: term.get(5..)?,
                 left: u32_at(term, 1)? as usize,
             }),

@@ -10,7 +10,8 @@
 use bytes::{BufMut, BytesMut};
 use num_bigint::{BigInt, Sign};
 
-use super::codec::{self, MAX_ATOM_CHARS, MAX_BIG_BYTES, MAX_REFERENCE_WORDS, Raw, VERSION};
+use super::check::{self, MAX_ATOM_CHARS, MAX_BIG_BYTES, MAX_REFERENCE_WORDS};
+use super::codec::{Raw, VERSION};
 use super::order;
 use super::view::View;
 use super::{Atom, BitBinary, InternalFun, Pid, Reference, Term};
@@ -29,11 +30,11 @@ pub fn put_version(buf: &mut BytesMut) {
 pub fn put_atom(buf: &mut BytesMut, name: &str) {
     match name.len() {
         0..=255 => {
-            buf.put_slice(&[codec::SMALL_ATOM, name.len() as u8]);
+            buf.put_slice(&[check::SMALL_ATOM, name.len() as u8]);
             buf.put_slice(name.as_bytes());
         }
         _ if is_atom_name(name) => {
-            buf.put_u8(codec::ATOM);
+            buf.put_u8(check::ATOM);
             buf.put_u16(name.len() as u16);
             buf.put_slice(name.as_bytes());
         }
@@ -54,9 +55,9 @@ pub fn put_bool(buf: &mut BytesMut, value: bool) {
 /// An integer, in its shortest form.
 pub fn put_int(buf: &mut BytesMut, value: i64) {
     if let Ok(byte) = u8::try_from(value) {
-        buf.put_slice(&[codec::SMALL_INTEGER, byte]);
+        buf.put_slice(&[check::SMALL_INTEGER, byte]);
     } else if let Ok(value) = i32::try_from(value) {
-        buf.put_u8(codec::INTEGER);
+        buf.put_u8(check::INTEGER);
         buf.put_i32(value);
     } else {
         put_magnitude(buf, value < 0, &value.unsigned_abs().to_le_bytes());
@@ -85,9 +86,9 @@ pub fn put_bigint(buf: &mut BytesMut, value: &BigInt) {
 fn put_magnitude(buf: &mut BytesMut, negative: bool, magnitude: &[u8]) {
     let used = magnitude.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
     match used {
-        0..=255 => buf.put_slice(&[codec::SMALL_BIG, used as u8]),
+        0..=255 => buf.put_slice(&[check::SMALL_BIG, used as u8]),
         256..=MAX_BIG_BYTES => {
-            buf.put_u8(codec::LARGE_BIG);
+            buf.put_u8(check::LARGE_BIG);
             buf.put_u32(used as u32);
         }
         _ => return put_atom(buf, "badarg"),
@@ -99,7 +100,7 @@ fn put_magnitude(buf: &mut BytesMut, negative: bool, magnitude: &[u8]) {
 /// A float; there is no NaN and no infinity in Erlang.
 pub fn put_f64(buf: &mut BytesMut, value: f64) {
     if value.is_finite() {
-        buf.put_u8(codec::FLOAT);
+        buf.put_u8(check::FLOAT);
         buf.put_f64(value);
     } else {
         put_atom(buf, "badarg");
@@ -110,7 +111,7 @@ pub fn put_f64(buf: &mut BytesMut, value: f64) {
 pub fn put_binary(buf: &mut BytesMut, bytes: &[u8]) {
     match u32::try_from(bytes.len()) {
         Ok(len) => {
-            buf.put_u8(codec::BINARY);
+            buf.put_u8(check::BINARY);
             buf.put_u32(len);
             buf.put_slice(bytes);
         }
@@ -121,8 +122,8 @@ pub fn put_binary(buf: &mut BytesMut, bytes: &[u8]) {
 /// Head of a tuple: `arity` terms must follow.
 pub fn put_tuple(buf: &mut BytesMut, arity: usize) {
     match u8::try_from(arity) {
-        Ok(arity) => buf.put_slice(&[codec::SMALL_TUPLE, arity]),
-        Err(_) => put_head(buf, codec::LARGE_TUPLE, arity),
+        Ok(arity) => buf.put_slice(&[check::SMALL_TUPLE, arity]),
+        Err(_) => put_head(buf, check::LARGE_TUPLE, arity),
     }
 }
 
@@ -130,18 +131,18 @@ pub fn put_tuple(buf: &mut BytesMut, arity: usize) {
 /// list nothing but the tail is written.
 pub fn put_list(buf: &mut BytesMut, len: usize) {
     if len > 0 {
-        put_head(buf, codec::LIST, len);
+        put_head(buf, check::LIST, len);
     }
 }
 
 /// The empty list, and the tail of every proper one.
 pub fn put_nil(buf: &mut BytesMut) {
-    buf.put_u8(codec::NIL);
+    buf.put_u8(check::NIL);
 }
 
 /// Head of a map: `pairs` times a key and its value must follow, no key twice.
 pub fn put_map(buf: &mut BytesMut, pairs: usize) {
-    put_head(buf, codec::MAP, pairs);
+    put_head(buf, check::MAP, pairs);
 }
 
 fn put_head(buf: &mut BytesMut, tag: u8, count: usize) {
@@ -171,7 +172,7 @@ pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
     match bytes.len() {
         0 => put_nil(buf),
         1..=MAX_STRING => {
-            buf.put_u8(codec::STRING);
+            buf.put_u8(check::STRING);
             buf.put_u16(bytes.len() as u16);
             buf.put_slice(bytes);
         }
@@ -179,7 +180,7 @@ pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
             put_list(buf, bytes.len());
             buf.reserve(2 * bytes.len() + 1);
             for byte in bytes {
-                buf.put_slice(&[codec::SMALL_INTEGER, *byte]);
+                buf.put_slice(&[check::SMALL_INTEGER, *byte]);
             }
             put_nil(buf);
         }
@@ -188,7 +189,7 @@ pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
 
 /// A pid.
 pub fn put_pid(buf: &mut BytesMut, node: &str, id: u32, serial: u32, creation: u32) {
-    buf.put_u8(codec::PID);
+    buf.put_u8(check::PID);
     put_atom(buf, node);
     buf.put_u32(id);
     buf.put_u32(serial);
@@ -198,11 +199,11 @@ pub fn put_pid(buf: &mut BytesMut, node: &str, id: u32, serial: u32, creation: u
 /// A port.
 pub fn put_port(buf: &mut BytesMut, node: &str, id: u64, creation: u32) {
     if id < SMALL_PORT {
-        buf.put_u8(codec::PORT);
+        buf.put_u8(check::PORT);
         put_atom(buf, node);
         buf.put_u32(id as u32);
     } else {
-        buf.put_u8(codec::PORT_64);
+        buf.put_u8(check::PORT_64);
         put_atom(buf, node);
         buf.put_u64(id);
     }
@@ -214,7 +215,7 @@ pub fn put_reference(buf: &mut BytesMut, node: &str, creation: u32, words: &[u32
     if !(1..=MAX_REFERENCE_WORDS).contains(&words.len()) {
         return put_atom(buf, "badarg");
     }
-    buf.put_u8(codec::REFERENCE);
+    buf.put_u8(check::REFERENCE);
     buf.put_u16(words.len() as u16);
     put_atom(buf, node);
     buf.put_u32(creation);
@@ -308,7 +309,7 @@ fn put_one<'t>(
         Term::Reference(reference) => put_checked_reference(buf, reference)?,
         Term::ExternalFun(fun) => {
             let (module, function) = (checked(&fun.module)?, checked(&fun.function)?);
-            buf.put_u8(codec::EXPORT);
+            buf.put_u8(check::EXPORT);
             put_atom(buf, module);
             put_atom(buf, function);
             put_int(buf, i64::from(fun.arity));
@@ -383,7 +384,7 @@ fn put_bits(buf: &mut BytesMut, bits: &BitBinary) -> Result<(), &'static str> {
     match bits.tail_bits_size {
         8 => put_binary(buf, &bits.bytes),
         used @ 1..=7 => {
-            buf.put_u8(codec::BIT_BINARY);
+            buf.put_u8(check::BIT_BINARY);
             buf.put_u32(len);
             buf.put_u8(used);
             buf.put_slice(whole);
@@ -422,7 +423,7 @@ fn put_fun<'t>(
     };
     let module = checked(module)?;
     checked(&pid.node)?;
-    buf.put_u8(codec::FUN);
+    buf.put_u8(check::FUN);
     let size_at = buf.len();
     buf.put_u32(0);
     buf.put_u8(*arity);

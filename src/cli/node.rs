@@ -1,0 +1,98 @@
+//! `redgrid node`: runs a node until it is told to stop.
+//!
+//! SIGINT and SIGTERM: leave the mesh, at most 3 s, exit 0. A second Ctrl-C: exit 130 at once. SIGHUP: ignored, with a
+//! line in the log. systemd hears READY=1 and STOPPING=1 when it asks for it.
+
+use super::{NodeArgs, logging::init_logging};
+use crate::{
+    config::{self, Config, ThisHost, environment},
+    dist::Epmd,
+    grid::Connect,
+    node::Node,
+};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+/// Runs the command.
+///
+/// # Errors
+/// A setting cannot be used, or the node does not start.
+pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
+    let resolved = Config::resolve(args.flags(), environment(), &ThisHost)?;
+    let config = resolved.config;
+    init_logging(config.log.level, config.log.format);
+    for warning in &resolved.warnings {
+        warn!("{warning}");
+    }
+
+    // Before the node starts, so that no signal finds the process undecided.
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP is ignored: settings are read at the start only");
+        }
+    });
+    let stop = super::interrupted();
+    tokio::pin!(stop);
+
+    let node = tokio::select! {
+        node = start(config) => node?,
+        () = &mut stop => return Ok(()),
+    };
+    notify(NotifyState::Ready);
+    tokio::select! {
+        () = stop => info!("stopping"),
+        reason = node.refused() => {
+            node.leave().await;
+            anyhow::bail!("{reason}");
+        }
+    }
+    notify(NotifyState::Stopping);
+    tokio::spawn(async {
+        super::interrupted().await;
+        std::process::exit(130);
+    });
+    node.leave().await;
+    Ok(())
+}
+
+async fn start(config: Config) -> anyhow::Result<Node> {
+    let mut epmd = Epmd {
+        port: config.epmd.port,
+        ..Epmd::default()
+    };
+    if let Some(address) = config.epmd.addresses.first() {
+        epmd.local = *address;
+    }
+    let node = Node::builder(config.name)
+        .cookie(config.cookie)
+        .redis(config.mesh.redis.expose())
+        .scope(config.mesh.domain, config.mesh.version)
+        .typed_meta(config.meta)
+        .ip(config.ip)
+        .listen(config.listen)
+        .epmd_mode(config.epmd.mode)
+        .epmd(epmd)
+        .connect(match config.connect {
+            config::Connect::All => Connect::All,
+            config::Connect::None => Connect::None,
+            config::Connect::Where(pairs) => Connect::Matching(pairs),
+        })
+        .peers(config.peers)
+        .hidden(config.hidden)
+        .tick_time(config.net_ticktime)
+        .max_frame(config.max_frame)
+        .max_members(config.max_members)
+        .echo(config.echo)
+        .start()
+        .await?;
+    Ok(node)
+}
+
+/// systemd is told when it asked for it; anywhere else nothing happens.
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        warn!("systemd could not be told: {error}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What users are promised, checked against real servers. One binary, so that it links once; one module per promise.
+//!
+//! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
+//!
+//! A server that is not installed is a failure, never a skip.
+
+mod mesh;
+mod support;
