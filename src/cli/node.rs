@@ -69,6 +69,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .cookie(config.cookie)
         .redis(config.mesh.redis.expose())
         .scope(config.mesh.domain, config.mesh.version)
+        .any_version(config.mesh.any_version)
         .typed_meta(config.meta)
         .ip(config.ip)
         .listen(config.listen)

@@ -103,9 +103,8 @@ impl Lister {
         let connection = store::connect(&client).await;
         let connection =
             connection.map_err(|error| GridError::Redis(store::explain(&place, &error)))?;
-        let scope = scope.clone();
         Ok(Self {
-            store: Store { connection, scope },
+            store: Store::new(connection, scope.clone()),
             place,
         })
     }
