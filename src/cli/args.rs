@@ -43,7 +43,8 @@ pub struct MeshArgs {
     /// Second half of the scope [also: VERSION] [default: empty]
     #[arg(long, value_name = "TEXT")]
     pub mesh_version: Option<String>,
-    /// Take members of every version (accepted, but without effect yet)
+    /// Take members of every version of the domain, for clusters of nodes that poll; they
+    /// are found by scanning, every 30 s
     #[arg(long)]
     pub any_version: bool,
 }
