@@ -52,6 +52,11 @@ impl Scope {
         }
     }
 
+    /// Whether keys of every version name members.
+    pub fn takes_any_version(&self) -> bool {
+        self.any_version
+    }
+
     /// The domain.
     pub fn domain(&self) -> &str {
         &self.domain
