@@ -134,7 +134,17 @@ pub(crate) async fn run<S>(node: &Node, peer: &PeerInfo, stream: S, start: &mut 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection {
+    let mut connection = connection(node, peer);
+    let reason = connection.drive(stream, start).await;
+    connection.state.close(&reason, &mut connection.effects);
+    connection.perform();
+    // What was not cancelled was cast: it runs to its end.
+    connection.running.detach_all();
+    reason
+}
+
+fn connection<'a>(node: &'a Node, peer: &'a PeerInfo) -> Connection<'a> {
+    Connection {
         node,
         peer,
         state: State::new(node.own(), now()),
@@ -149,13 +159,7 @@ where
             ..Limits::default()
         },
         dropped: 0,
-    };
-    let reason = connection.drive(stream, start).await;
-    connection.state.close(&reason, &mut connection.effects);
-    connection.perform();
-    // What was not cancelled was cast: it runs to its end.
-    connection.running.detach_all();
-    reason
+    }
 }
 
 struct Connection<'a> {
