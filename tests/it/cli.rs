@@ -114,7 +114,7 @@ async fn a_name_that_is_taken_is_refused_and_the_one_who_has_it_unhurt() {
     let ended = host.run(&["node", "--name", "web@127.0.0.1"]).await;
     ended.failed(1, &["\"web\" already", "--name"]);
 
-    // In neither epmd is it found, in Redis it is.
+    // Its epmd does not know of the other, but Redis does.
     let elsewhere = ["node", "--name", "web@127.0.0.1", "--epmd", "none"];
     let ended = host.run(&elsewhere).await;
     assert_eq!(ended.code, 1, "{ended:?}");
@@ -139,8 +139,10 @@ async fn an_unreachable_redis_is_said_once_and_joined_when_it_comes() {
         "{line}"
     );
 
-    // It is a node all the same.
-    host.run(&["ping", "a@127.0.0.1", "--redis", ""])
+    // It is a node all the same, for whoever does not look for it in Redis.
+    let mut ping = host.redgrid(&["ping", "a@127.0.0.1"]);
+    Program::start(ping.env_remove("REDIS_URL"))
+        .ended()
         .await
         .done();
     for command in [&["nodes"][..], &["meta", "get"]] {
@@ -305,11 +307,11 @@ async fn it_leaves_in_time_though_redis_hangs_and_a_second_interrupt_ends_it_at_
 
     hasty.signal("-INT");
     hasty.log_line("stopping").await;
-    let asked = Instant::now();
-    while hasty.stderr().len() > 0 && asked.elapsed() < Duration::from_millis(200) {
+    // The next one counts from the moment at which it leaves, which the line above is just before.
+    for _ in 0..10 {
+        hasty.signal("-INT");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    hasty.signal("-INT");
     assert_eq!(hasty.ended().await.code, 130);
 
     let asked = Instant::now();
@@ -398,7 +400,7 @@ async fn secrets_are_in_no_output_and_in_no_registration() {
         Program::start(&mut command)
     };
     let good = node(&["--name", "a@127.0.0.1", "--redis", &url]);
-    good.log_line("a@127.0.0.1 is ready").await;
+    good.log_line("the node is up").await;
     let stranger = host.redgrid(&["ping", "a@127.0.0.1", "--cookie", "ANOTHERTHATNOBODYSEES"]);
     said.push(Program::start(&mut { stranger }).ended().await);
     for url in [&wrong, &nowhere] {
@@ -420,9 +422,6 @@ async fn secrets_are_in_no_output_and_in_no_registration() {
     );
     said.push(host.run(&["node", "--config", &toml]).await);
     said.push(host.run(&["nodes", "--json", "--redis", &url]).await);
-    for info in ["KEYS", "HGETALL"] {
-        assert!(!info.contains(cookie));
-    }
 
     let client = redis::Client::open(url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -638,7 +637,7 @@ async fn a_node_is_called_cast_to_and_sent_to_from_the_command_line() {
     assert_eq!(names.stdout.lines().count(), 1, "{names:?}");
     host.run(&["ping", "b@127.0.0.1"])
         .await
-        .failed(1, &["b is not", "redgrid names"]);
+        .failed(1, &["b@127.0.0.1 is not running", "redgrid names"]);
 }
 
 /// The names that `redgrid nodes` gives.

@@ -76,7 +76,7 @@ impl Host {
     pub(crate) async fn node(&self, name: &str, arguments: &[&str]) -> Program {
         let mut command = self.redgrid(&["node", "--name", name]);
         let node = Program::start(command.args(arguments));
-        node.log_line(&format!("{name} is ready")).await;
+        node.log_line("the node is up").await;
         node
     }
 
