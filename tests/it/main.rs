@@ -1,10 +1,12 @@
 //! What users are promised, checked against real servers. One binary, so that it links once; one module per promise.
 //!
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
+//! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //!
 //! A server that is not installed is a failure, never a skip.
 
 mod cli;
+mod hostile;
 mod mesh;
 mod support;
