@@ -2,11 +2,13 @@
 //!
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
 //! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
+//! - `layout`: the sources keep to their layout.
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //!
 //! A server that is not installed is a failure, never a skip.
 
 mod cli;
 mod hostile;
+mod layout;
 mod mesh;
 mod support;
