@@ -139,12 +139,13 @@ pub(crate) enum HandshakeError {
     Alive,
 }
 
-/// The dialler's half. `replace`: what to answer when the peer believes that we are connected already.
+/// The dialler's half. `replace`: what to answer when the peer believes that we are connected already; asked only then,
+/// as its own connection to us may have been made in the meantime, and must not be replaced.
 pub(crate) async fn dial<S>(
     stream: &mut S,
     local: &Local,
     peer: &NodeName,
-    replace: bool,
+    replace: impl FnOnce() -> bool,
 ) -> Result<Remote, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -159,7 +160,7 @@ where
         b"ok" | b"ok_simultaneous" => {}
         b"nok" => return Err(HandshakeError::Nok),
         b"not_allowed" => return Err(HandshakeError::NotAllowed),
-        b"alive" if replace => send(stream, b"strue").await?,
+        b"alive" if replace() => send(stream, b"strue").await?,
         b"alive" => {
             send(stream, b"sfalse").await?;
             return Err(HandshakeError::Alive);
@@ -227,13 +228,14 @@ where
 
 /// The acceptor's second step, once it is decided what to say. `before_ack` runs when the peer has proved that it knows
 /// the cookie, and before it hears that it is connected: an older connection that this one replaces is closed there.
+/// `false`: the connection has lost its slot to another, and the peer must not believe that it is up.
 pub(crate) async fn accept<S>(
     stream: &mut S,
     local: &Local,
     remote: &Remote,
     dynamic: bool,
     status: Status,
-    before_ack: impl Future<Output = ()>,
+    before_ack: impl Future<Output = bool>,
 ) -> Result<(), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -270,7 +272,9 @@ where
     let theirs = fields.u32().ok_or_else(malformed)?;
     check_digest(&local.cookie, challenge, fields.0)?;
 
-    before_ack.await;
+    if !before_ack.await {
+        return Err(HandshakeError::Nok);
+    }
     let mut ack = vec![b'a'];
     ack.extend_from_slice(&digest(&local.cookie, theirs));
     send(stream, &ack).await?;
@@ -433,10 +437,10 @@ mod tests {
     ) -> (Result<Remote, HandshakeError>, Result<(), HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(4096);
         let target = theirs.name.clone();
-        let dialler = async move { dial(&mut a, &ours, &target, true).await };
+        let dialler = async move { dial(&mut a, &ours, &target, || true).await };
         let acceptor = async move {
             let (remote, dynamic) = receive_name(&mut b).await?;
-            accept(&mut b, &theirs, &remote, dynamic, status, async {}).await
+            accept(&mut b, &theirs, &remote, dynamic, status, async { true }).await
         };
         tokio::join!(dialler, acceptor)
     }
@@ -477,6 +481,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_has_lost_its_slot_is_never_acknowledged() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let (ours, theirs) = (local("a@h", "secret"), local("b@h", "secret"));
+        let target = theirs.name.clone();
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await.unwrap();
+            accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {
+                false
+            })
+            .await
+        };
+        let (dialled, accepted) = tokio::join!(dial(&mut a, &ours, &target, || true), acceptor);
+        assert!(dialled.is_err());
+        assert!(matches!(accepted, Err(HandshakeError::Nok)));
+    }
+
+    #[tokio::test]
+    async fn alive_is_declined_when_the_connection_is_there_by_now() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let (ours, theirs) = (local("a@h", "secret"), local("b@h", "secret"));
+        let target = theirs.name.clone();
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await.unwrap();
+            let status = Status::Alive;
+            accept(&mut b, &theirs, &remote, dynamic, status, async { true }).await
+        };
+        let (dialled, accepted) = tokio::join!(dial(&mut a, &ours, &target, || false), acceptor);
+        assert!(matches!(dialled, Err(HandshakeError::Alive)));
+        assert!(matches!(accepted, Err(HandshakeError::Alive)));
+    }
+
+    #[tokio::test]
     async fn nok_ends_the_dial() {
         let (dialled, _) = both(local("a@h", "secret"), local("b@h", "secret"), Status::Nok).await;
         assert!(matches!(dialled, Err(HandshakeError::Nok)));
@@ -509,10 +545,13 @@ mod tests {
         let (mut a, mut b) = tokio::io::duplex(4096);
         let wanted: NodeName = "wanted@h".parse().unwrap();
         let (ours, theirs) = (local("a@h", "secret"), local("other@h", "secret"));
-        let dialler = async move { dial(&mut a, &ours, &wanted, true).await };
+        let dialler = async move { dial(&mut a, &ours, &wanted, || true).await };
         let acceptor = async move {
             let (remote, dynamic) = receive_name(&mut b).await.unwrap();
-            let _ = accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {}).await;
+            let _ = accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {
+                true
+            })
+            .await;
         };
         let (dialled, ()) = tokio::join!(dialler, acceptor);
         assert!(dialled.unwrap_err().to_string().contains("other@h"));

@@ -1,7 +1,10 @@
 //! Real servers as values, and waiting for what becomes true.
 
+pub(crate) mod beam;
+pub(crate) mod epmd;
 pub(crate) mod log;
 pub(crate) mod redis;
+pub(crate) mod toy;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,110 @@
+//! A real `epmd` as a value, on a port of its own so that runs do not meet; killed and reaped when dropped.
+
+use redgrid::dist::Epmd;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running epmd, or a port where one may be started.
+pub(crate) struct EpmdServer {
+    child: Option<Child>,
+    port: u16,
+}
+
+impl EpmdServer {
+    /// A running one.
+    pub(crate) fn start() -> Self {
+        // Between finding a free port and taking it someone else may have.
+        for _ in 0..5 {
+            let mut server = Self::absent();
+            if server.try_start() {
+                return server;
+            }
+        }
+        panic!("epmd did not start");
+    }
+
+    /// Only the port. An epmd that somebody else starts there is ended with this, too.
+    pub(crate) fn absent() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("its number").port();
+        Self { child: None, port }
+    }
+
+    /// Kills it: every name is forgotten.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again, without names.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        assert!(self.try_start(), "epmd did not start again");
+    }
+
+    /// Where it is, as a node is told.
+    pub(crate) fn address(&self) -> Epmd {
+        Epmd {
+            port: self.port,
+            local: Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The names registered there.
+    pub(crate) async fn names(&self) -> Vec<(String, u16)> {
+        let names = self.address().names(Ipv4Addr::LOCALHOST.into()).await;
+        names.unwrap_or_default()
+    }
+
+    fn answers(&self) -> bool {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
+    }
+
+    fn try_start(&mut self) -> bool {
+        let child = Command::new("epmd")
+            .args(["-port", &self.port.to_string(), "-address", "127.0.0.1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Erlang must be installed for these tests (make test does it)");
+        let child = self.child.insert(child);
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return false;
+            }
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for EpmdServer {
+    fn drop(&mut self) {
+        self.stop();
+        // One that a node started is no child of ours. It ends only when nobody is registered any more.
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.answers() && Instant::now() < end {
+            let _ = Command::new("epmd")
+                .arg("-kill")
+                .env("ERL_EPMD_PORT", self.port.to_string())
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
