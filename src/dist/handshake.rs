@@ -133,23 +133,28 @@ pub(crate) enum HandshakeError {
     NotAllowed,
     #[error("it is connecting to us at this moment, and that connection goes first")]
     Nok,
+    #[error("it was given up: the peer's own connection to us goes first")]
+    GivenUp,
     #[error("another node answers there: {0}")]
     OtherName(String),
     #[error("we are connected to it already")]
     Alive,
 }
 
-/// The dialler's half. `replace`: what to answer when the peer believes that we are connected already; asked only then,
-/// as its own connection to us may have been made in the meantime, and must not be replaced.
+/// The dialler's half. `wanted`: whether this dial still has its slot. It may lose it to the peer's own connection at any
+/// time; going on then would show the peer a connection that comes and goes, or replace the one that won.
 pub(crate) async fn dial<S>(
     stream: &mut S,
     local: &Local,
     peer: &NodeName,
-    replace: impl FnOnce() -> bool,
+    wanted: impl Fn() -> bool,
 ) -> Result<Remote, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    if !wanted() {
+        return Err(HandshakeError::GivenUp);
+    }
     send(stream, &name_message(local, None)).await?;
 
     let status = receive(stream, "its status").await?;
@@ -160,7 +165,7 @@ where
         b"ok" | b"ok_simultaneous" => {}
         b"nok" => return Err(HandshakeError::Nok),
         b"not_allowed" => return Err(HandshakeError::NotAllowed),
-        b"alive" if replace() => send(stream, b"strue").await?,
+        b"alive" if wanted() => send(stream, b"strue").await?,
         b"alive" => {
             send(stream, b"sfalse").await?;
             return Err(HandshakeError::Alive);
@@ -174,6 +179,9 @@ where
         return Err(HandshakeError::OtherName(remote.name.to_string()));
     }
     check_flags(remote.flags)?;
+    if !wanted() {
+        return Err(HandshakeError::GivenUp);
+    }
 
     let ours: u32 = rand::random();
     let mut reply = vec![b'r'];
@@ -497,17 +505,38 @@ mod tests {
         assert!(matches!(accepted, Err(HandshakeError::Nok)));
     }
 
-    #[tokio::test]
-    async fn alive_is_declined_when_the_connection_is_there_by_now() {
+    /// The dial loses its slot when it has been asked for the `kept`-th time.
+    async fn given_up(
+        status: Status,
+        kept: usize,
+    ) -> (Result<Remote, HandshakeError>, Result<(), HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(4096);
         let (ours, theirs) = (local("a@h", "secret"), local("b@h", "secret"));
         let target = theirs.name.clone();
         let acceptor = async move {
-            let (remote, dynamic) = receive_name(&mut b).await.unwrap();
-            let status = Status::Alive;
+            let (remote, dynamic) = receive_name(&mut b).await?;
             accept(&mut b, &theirs, &remote, dynamic, status, async { true }).await
         };
-        let (dialled, accepted) = tokio::join!(dial(&mut a, &ours, &target, || false), acceptor);
+        let dialler = async move {
+            let asked = std::cell::Cell::new(0);
+            let wanted = || asked.replace(asked.get() + 1) < kept;
+            dial(&mut a, &ours, &target, wanted).await
+        };
+        tokio::join!(dialler, acceptor)
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_lost_its_slot_never_becomes_a_connection() {
+        for kept in 0..2 {
+            let (dialled, accepted) = given_up(Status::Ok, kept).await;
+            assert!(matches!(dialled, Err(HandshakeError::GivenUp)));
+            assert!(matches!(accepted, Err(HandshakeError::Closed(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn alive_is_declined_when_the_connection_is_there_by_now() {
+        let (dialled, accepted) = given_up(Status::Alive, 1).await;
         assert!(matches!(dialled, Err(HandshakeError::Alive)));
         assert!(matches!(accepted, Err(HandshakeError::Alive)));
     }

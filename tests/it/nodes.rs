@@ -55,7 +55,12 @@ async fn of_connects_in_both_directions_exactly_one_survives_and_both_agree() {
         for toy in [&at_a, &at_b] {
             let ups = toy.events().into_iter();
             let ups = ups.filter(|event| matches!(event, Event::Up(..))).count();
-            assert_eq!((ups, toy.downs().len()), (round, round - 1));
+            let at_last: Vec<_> = toy.events().into_iter().skip(2 * round - 2).collect();
+            assert_eq!(
+                (ups, toy.downs().len()),
+                (round, round - 1),
+                "{at_last:?}, a has {to_b:?}, b has {to_a:?}"
+            );
         }
         a.disconnect(b.name());
         gone(&a, b.name()).await;
