@@ -200,6 +200,15 @@ pub(crate) struct Registration {
     task: tokio::task::JoinHandle<()>,
 }
 
+impl Registration {
+    /// Gives the name up; it is free when this returns.
+    pub(crate) async fn end(mut self) {
+        self.task.abort();
+        // The socket is closed when the task is gone, not when that was asked for.
+        let _ = (&mut self.task).await;
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         self.task.abort();

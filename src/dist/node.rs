@@ -404,7 +404,10 @@ impl Node {
 
     /// Leaves epmd, closes the port and all connections, and waits for their ends (0.8 s at most).
     pub async fn stop(&self) {
-        lock(&self.inner.registration).take();
+        let registration = lock(&self.inner.registration).take();
+        if let Some(registration) = registration {
+            registration.end().await;
+        }
         let handles: Vec<Handle> = {
             let slots = lock(&self.inner.slots);
             self.inner.stopped.send_replace(true);
