@@ -36,10 +36,17 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let stop = super::interrupted();
     tokio::pin!(stop);
 
+    let place = config.mesh.redis.to_string();
     let node = tokio::select! {
         node = start(config) => node?,
         () = &mut stop => return Ok(()),
     };
+    info!(
+        name = %node.name(),
+        port = node.dist().port(),
+        redis = %place,
+        "the node is up"
+    );
     notify(NotifyState::Ready);
     tokio::select! {
         () = stop => info!("stopping"),
@@ -69,6 +76,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .cookie(config.cookie)
         .redis(config.mesh.redis.expose())
         .scope(config.mesh.domain, config.mesh.version)
+        .any_version(config.mesh.any_version)
         .typed_meta(config.meta)
         .ip(config.ip)
         .listen(config.listen)

@@ -554,8 +554,7 @@ impl Keeper {
         let pubsub = tokio::time::timeout(timeout, subscribe)
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        let scope = self.scope.clone();
-        Ok((Store { connection, scope }, pubsub))
+        Ok((Store::new(connection, self.scope.clone()), pubsub))
     }
 
     /// Passes messages on until the subscription or the connection ends; says why.

@@ -307,6 +307,8 @@ async fn what_stands_in_redis_is_what_the_contract_says() {
     options.scope = Scope::new("logs", "2");
     options.meta = Meta::new([("weight", 7)]).unwrap();
     let a = start_with(&net, options, 77);
+    let joined = tokio::time::timeout(DEADLINE, a.grid.joined()).await;
+    assert!(joined.is_ok(), "a lone node is told that it is registered");
     let key = "redgrid:logs:2:a@127.0.0.1";
     eventually("a is registered", async || {
         redis.cmd::<bool>(&["EXISTS", key]).await.then_some(())

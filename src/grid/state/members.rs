@@ -898,9 +898,13 @@ impl State {
         let pause = pause(known.dial.attempt);
         known.dial.attempt = known.dial.attempt.saturating_add(1);
         known.note = Some(why.as_str().into());
+        let lost = matches!(known.standing, Place::Lost { .. });
         self.changed = true;
         let pause = self.random.about(pause);
-        self.tell_once(node.as_str(), why, out);
+        // That nobody answers where a node was lost is no news.
+        if !lost {
+            self.tell_once(node.as_str(), why, out);
+        }
         self.dial_later(now, node, pause, out);
     }
 

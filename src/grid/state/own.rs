@@ -262,6 +262,8 @@ impl State {
 
     fn confirmed(&mut self, now: Instant, at: i64) {
         self.set_clock(now, at);
+        // Who waits for the first registration waits for a view that says so.
+        self.changed |= self.own.confirmed_at.is_none();
         self.own.confirmed_at = Some(now);
         self.own.retry_at = None;
     }
