@@ -110,8 +110,8 @@ pub(crate) async fn ping(args: &PingArgs) -> anyhow::Result<()> {
         .await;
     client.node.stop().await;
     answer.map_err(explained)?;
-    println!("pong ({:.1} ms)", started.elapsed().as_secs_f64() * 1000.0);
-    Ok(())
+    let took = started.elapsed().as_secs_f64() * 1000.0;
+    super::print(&format!("pong ({took:.1} ms)"))
 }
 
 /// `redgrid call`.

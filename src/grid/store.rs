@@ -323,6 +323,14 @@ pub(crate) fn place(client: &redis::Client) -> String {
 
 /// What went wrong and how to mend it, in one line.
 pub(crate) fn explain(place: &str, error: &RedisError) -> String {
+    // Not that a transaction was aborted is of interest, but the first command for which it was.
+    if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort)
+        && let Some(errors) = error.clone().into_server_errors()
+        && let Some((_, first)) = errors.first()
+        && first.kind() != Some(ServerErrorKind::ExecAbort)
+    {
+        return explain(place, &first.clone().into());
+    }
     let detail = error.detail().unwrap_or_default();
     match (error.kind(), error.code()) {
         (_, Some("NOAUTH")) => format!(

@@ -2,7 +2,9 @@
 
 pub(crate) mod beam;
 pub(crate) mod epmd;
+pub(crate) mod host;
 pub(crate) mod log;
+pub(crate) mod program;
 pub(crate) mod redis;
 pub(crate) mod toy;
 
