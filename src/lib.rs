@@ -54,3 +54,8 @@ pub use dist::{CallError, Cookie, NodeName, PeerInfo};
 pub use grid::{Change, Meta, MetaValue, Scope, View};
 pub use node::{Builder, Call, CallFailure, Exception, Node, StartError};
 pub use term::Term;
+
+/// The example in the README is compiled like any other.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -43,7 +43,8 @@ pub struct MeshArgs {
     /// Second half of the scope [also: VERSION] [default: empty]
     #[arg(long, value_name = "TEXT")]
     pub mesh_version: Option<String>,
-    /// Take members of every version
+    /// Take members of every version of the domain, for clusters of nodes that poll; they
+    /// are found by scanning, every 30 s
     #[arg(long)]
     pub any_version: bool,
 }
@@ -145,7 +146,7 @@ pub struct NodeArgs {
     /// Where the mesh is.
     #[command(flatten)]
     pub mesh: MeshArgs,
-    /// The address the other members reach this node at [also: LOCAL_IP]
+    /// The IPv4 address the other members reach this node at [also: LOCAL_IP]
     /// [default: the one of the name's host]
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Option<String>,
@@ -168,7 +169,8 @@ pub struct NodeArgs {
     /// [default: any port of all addresses, or of the loopback when the name's host is one]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Distribution")]
     pub listen: Option<String>,
-    /// auto: start epmd when none runs; external: never start it [default: auto]
+    /// auto: start epmd when none runs; external: never start it; none: register nowhere, so that
+    /// only members of the mesh, which know the port, find the node [default: auto]
     #[arg(long, value_name = "MODE", help_heading = "Distribution")]
     pub epmd: Option<String>,
     /// The port of epmd.

@@ -6,7 +6,9 @@
 use super::{CallArgs, CallerArgs, CastArgs, FunctionArgs, PingArgs, SendArgs, TargetArgs};
 use crate::{
     config::{CallerConfig, ThisHost, environment},
-    dist::{self, Address, CallError, ConnectError, Epmd, EpmdMode, NodeName, Options, Service},
+    dist::{
+        self, Address, CallError, ConnectError, Epmd, EpmdMode, Located, NodeName, Options, Service,
+    },
     grid::{self, Scope},
     term::{
         Raw, Term, atom, list, text, to_json, tuple,
@@ -31,8 +33,8 @@ struct Client {
 struct Known(Option<Address>);
 
 impl Service for Known {
-    fn locate(&self, _: &NodeName) -> Option<Address> {
-        self.0
+    fn locate(&self, _: &NodeName) -> Located {
+        self.0.map_or(Located::Unknown, Located::At)
     }
 }
 
@@ -78,7 +80,8 @@ impl Client {
 
 /// Where Redis says that a node is; nothing when it is no member.
 async fn registered(config: &CallerConfig, target: &NodeName) -> anyhow::Result<Option<Address>> {
-    let scope = Scope::new(&config.mesh.domain, &config.mesh.version);
+    let scope =
+        Scope::new(&config.mesh.domain, &config.mesh.version).any_version(config.mesh.any_version);
     let members = grid::list(config.mesh.redis.expose(), &scope, true).await?;
     let member = members
         .into_iter()

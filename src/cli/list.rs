@@ -20,7 +20,8 @@ fn configure(resolved: crate::config::Resolved<ReaderConfig>) -> (ReaderConfig, 
     for warning in &resolved.warnings {
         tracing::warn!("{warning}");
     }
-    let scope = Scope::new(&config.mesh.domain, &config.mesh.version);
+    let scope =
+        Scope::new(&config.mesh.domain, &config.mesh.version).any_version(config.mesh.any_version);
     (config, scope)
 }
 

@@ -88,7 +88,8 @@ async fn change(target: &MetaTarget, new: impl FnOnce(&Meta) -> Entries) -> anyh
 /// The member that is meant: the one named, or the only one on this host.
 async fn find(target: &MetaTarget) -> anyhow::Result<Listed> {
     let config = CallerConfig::resolve(target.caller.flags(), environment(), &ThisHost)?.config;
-    let scope = Scope::new(&config.mesh.domain, &config.mesh.version);
+    let scope =
+        Scope::new(&config.mesh.domain, &config.mesh.version).any_version(config.mesh.any_version);
     let members = grid::list(config.mesh.redis.expose(), &scope, true).await?;
     match &target.node {
         Some(node) => members

@@ -92,7 +92,7 @@ pub struct NodesArgs {
     /// Go on printing as the mesh changes, until Ctrl-C
     #[arg(long)]
     pub watch: bool,
-    /// List suspended and hidden nodes too
+    /// List suspended nodes too
     #[arg(long)]
     pub all: bool,
     /// Redis and scope.
@@ -196,7 +196,9 @@ impl AwaitArgs {
 
 /// `redgrid ping`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  redgrid ping web@127.0.0.1")]
+#[command(after_help = "Example:\n  \
+    redgrid ping web@127.0.0.1\n\n\
+    Without --redis or REDIS_URL the node is found through its host and the epmd there.")]
 pub struct PingArgs {
     /// The node
     #[arg(value_name = "NODE")]
@@ -209,7 +211,8 @@ pub struct PingArgs {
 /// `redgrid suspend` and `redgrid resume`.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  redgrid suspend web@127.0.0.1\n  redgrid resume web@127.0.0.1"
+    after_help = "Examples:\n  redgrid suspend web@127.0.0.1\n  redgrid resume web@127.0.0.1\n\n\
+        Without --redis or REDIS_URL the node is found through its host and the epmd there."
 )]
 pub struct TargetArgs {
     /// The node
@@ -239,7 +242,9 @@ pub struct FunctionArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     redgrid call web@127.0.0.1 erlang system_info otp_release\n  \
-    redgrid call web@127.0.0.1 lists seq 1 3 --json")]
+    redgrid call web@127.0.0.1 redgrid nodes '[native]' --json\n  \
+    redgrid call foo@127.0.0.1 lists seq 1 3             # foo is an Erlang node\n\n\
+    Without --redis or REDIS_URL the node is found through its host and the epmd there.")]
 pub struct CallArgs {
     /// What to call.
     #[command(flatten)]
@@ -255,7 +260,9 @@ pub struct CallArgs {
 /// `redgrid cast`.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  redgrid cast web@127.0.0.1 redgrid update_meta '[{weight,50}]'"
+    after_help = "Example:\n  redgrid cast web@127.0.0.1 redgrid update_meta '[{weight,50}]'\n\n\
+        Nobody hears whether the function exists or what it returns.\n\
+        Without --redis or REDIS_URL the node is found through its host and the epmd there."
 )]
 pub struct CastArgs {
     /// What to call.
@@ -268,7 +275,10 @@ pub struct CastArgs {
 
 /// `redgrid send`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  redgrid send web@127.0.0.1 sink '{data,<<\"x\">>}'")]
+#[command(after_help = "Example:\n  \
+    redgrid send web@127.0.0.1 sink '{data,<<\"x\">>}'  # sink is there when the node runs with --echo\n\n\
+    As in Erlang nobody hears whether the process exists.\n\
+    Without --redis or REDIS_URL the node is found through its host and the epmd there.")]
 pub struct SendArgs {
     /// The node
     #[arg(value_name = "NODE")]

@@ -40,6 +40,7 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let stop = super::interrupted();
     tokio::pin!(stop);
 
+    let place = config.mesh.redis.to_string();
     let starting = start(config);
     tokio::pin!(starting);
     let node = tokio::select! {
@@ -56,6 +57,12 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
             return Ok(());
         }
     };
+    info!(
+        name = %node.name(),
+        port = node.dist().port(),
+        redis = %place,
+        "the node is up"
+    );
     notify(NotifyState::Ready);
     tokio::select! {
         () = stop => info!("stopping"),
@@ -90,6 +97,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .cookie(config.cookie)
         .redis(config.mesh.redis.expose())
         .scope(config.mesh.domain, config.mesh.version)
+        .any_version(config.mesh.any_version)
         .typed_meta(config.meta)
         .ip(config.ip)
         .listen(config.listen)

@@ -51,9 +51,10 @@ pub(super) fn epmd(raw: &str) -> Result<EpmdMode, BadValue> {
     match raw {
         "auto" => Ok(EpmdMode::Auto),
         "external" => Ok(EpmdMode::External),
+        "none" => Ok(EpmdMode::Unregistered),
         _ => Err(BadValue::new(
             format!("{} is no way to use epmd", shown(raw)),
-            "write auto or external",
+            "write auto, external or none",
         )),
     }
 }

@@ -41,6 +41,9 @@ pub(crate) struct From {
     pub(crate) tag: Raw,
     /// The alias inside the tag: an answer to it vanishes when the caller has given up.
     pub(crate) alias: Option<Raw>,
+    /// The reference of the caller's monitor, when the tag tells it: the caller can be told of an end by it, and takes
+    /// it back when it waits no more.
+    pub(crate) monitor: Option<Raw>,
 }
 
 /// Opens the envelope of a message.
@@ -68,12 +71,32 @@ impl From {
         if !pid.is_pid() {
             return None;
         }
-        let alias = alias_of(tag).map(|alias| message.sub(alias));
         Some(Self {
             pid: message.sub(pid),
             tag: message.sub(tag),
-            alias,
+            alias: alias_of(tag).map(|alias| message.sub(alias)),
+            monitor: monitor_of(tag).map(|monitor| message.sub(monitor)),
         })
+    }
+
+    /// The caller of `{Pid, {call, ...}}`, as a C node asks `rex`: the answer is `{rex, Value}`.
+    pub(crate) fn bare(pid: Raw, tag: &str) -> Self {
+        Self {
+            pid,
+            tag: atom(tag),
+            alias: None,
+            monitor: None,
+        }
+    }
+
+    /// The same in memory of its own, to be kept while the answer is awaited.
+    pub(crate) fn compact(&self) -> Self {
+        Self {
+            pid: self.pid.compact(),
+            tag: self.tag.compact(),
+            alias: self.alias.as_ref().map(Raw::compact),
+            monitor: self.monitor.as_ref().map(Raw::compact),
+        }
     }
 
     /// The message that answers the call.
@@ -95,12 +118,33 @@ impl From {
 
 /// A tag is an alias when it is `[alias | Ref]`, and carries one when it is `[[alias | Ref] | _]`.
 fn alias_of(tag: View<'_>) -> Option<View<'_>> {
-    let (head, tail) = tag.cons()?;
-    if head.is_atom("alias") && tail.is_reference() {
-        return Some(tail);
-    }
-    let (head, tail) = head.cons()?;
+    alias(tag).or_else(|| alias(first(tag)?))
+}
+
+/// The alias of a call is the monitor's reference, but for `gen_server:multi_call`, whose tags are
+/// `[[alias | Alias] | Monitor]`. Before there were aliases the tag was the reference itself.
+fn monitor_of(tag: View<'_>) -> Option<View<'_>> {
+    alias(tag)
+        .or_else(|| {
+            let (head, monitor) = tag.cons()?;
+            alias(head)?;
+            Some(monitor)
+        })
+        .or(Some(tag))
+        .filter(|monitor| monitor.is_reference())
+}
+
+fn alias(term: View<'_>) -> Option<View<'_>> {
+    let (head, tail) = term.cons()?;
     (head.is_atom("alias") && tail.is_reference()).then_some(tail)
+}
+
+/// The first element of any list.
+fn first(list: View<'_>) -> Option<View<'_>> {
+    match list.improper() {
+        Some((mut items, _)) => items.next(),
+        None => list.list()?.next(),
+    }
 }
 
 /// What a spawn request asks for.
@@ -158,7 +202,22 @@ pub(crate) fn task(mfa: &Raw, args: &Raw) -> Option<Task> {
     }
 }
 
+/// Arguments up to this size are copied out of the memory of the frame that brought them.
+const COPY_UP_TO: usize = 16 * 1024;
+
 impl Task {
+    /// The same in memory of its own where that is cheap, to be kept while the function runs.
+    pub(crate) fn compact(&mut self) {
+        for arg in &mut self.args {
+            if arg.as_bytes().len() <= COPY_UP_TO {
+                *arg = arg.compact();
+            }
+        }
+        if let Style::Erpc { result } = &mut self.style {
+            *result = result.compact();
+        }
+    }
+
     /// The reason with which the spawned process ends.
     pub(crate) fn exit_reason(&self, outcome: &Outcome) -> Body {
         let mut head = BytesMut::new();
@@ -266,3 +325,6 @@ pub(crate) fn list(items: &[Raw]) -> Raw {
     put_nil(&mut out);
     Raw::own(out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -284,7 +284,8 @@ pub(crate) fn decode(frame: &Bytes, limits: &Limits) -> Result<Message<Raw>, Fra
                 leader,
                 mfa: fields.next()?,
                 options: fields.next()?,
-                args: payload()?,
+                // Without its reply the caller would wait for ever: what is no list is answered as bad arguments.
+                args: payload().unwrap_or_else(|_| unreadable()),
             }
         }
         31 | 32 => {
@@ -313,6 +314,13 @@ pub(crate) fn decode(frame: &Bytes, limits: &Limits) -> Result<Message<Raw>, Fra
             });
         }
     })
+}
+
+/// Stands where a payload could not be read.
+fn unreadable() -> Raw {
+    let mut out = BytesMut::new();
+    put_atom(&mut out, "unreadable");
+    Raw::own(out)
 }
 
 /// The fields of a control tuple, in order.
@@ -358,6 +366,8 @@ pub(crate) struct Outbox {
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
     length: usize,
+    /// The longest `tail` since it was empty: its capacity does not tell, advancing takes away from it.
+    peak: usize,
 }
 
 /// Values longer than this are not copied into the outbox.
@@ -407,6 +417,7 @@ impl Outbox {
             self.chunks.push_back(self.tail.split().freeze());
             self.chunks.push_back(tail.clone());
         }
+        self.peak = self.peak.max(self.tail.len());
     }
 }
 
@@ -447,8 +458,11 @@ impl Buf for Outbox {
             self.chunks.pop_front();
         }
         self.tail.advance(count);
-        if self.tail.is_empty() && self.tail.capacity() > KEEP {
-            self.tail = BytesMut::new();
+        if self.tail.is_empty() {
+            if self.peak > KEEP {
+                self.tail = BytesMut::new();
+            }
+            self.peak = 0;
         }
     }
 }
@@ -563,3 +577,6 @@ fn encode_control<'a>(out: &mut BytesMut, message: &'a Message<Body>) -> Option<
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

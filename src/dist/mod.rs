@@ -45,6 +45,17 @@ pub struct Address {
     pub port: Option<u16>,
 }
 
+/// What a [`Service`] knows of where a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Located {
+    /// There, and nowhere else.
+    At(Address),
+    /// It has not heard of it: the host part of the name is resolved.
+    Unknown,
+    /// It must not be dialled, for this reason.
+    Never(String),
+}
+
 /// A connected peer, as it told about itself in the handshake.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
@@ -150,10 +161,10 @@ pub trait Service: Send + Sync + 'static {
         let _ = (peer, reason);
     }
 
-    /// Where to dial a peer that someone sends to and that is not connected; `None`: resolve its host.
-    fn locate(&self, peer: &NodeName) -> Option<Address> {
+    /// Where to dial a peer that someone sends to and that is not connected.
+    fn locate(&self, peer: &NodeName) -> Located {
         let _ = peer;
-        None
+        Located::Unknown
     }
 }
 
@@ -211,6 +222,14 @@ pub enum ConnectError {
         node: NodeName,
         /// How long it was waited for.
         after: Duration,
+    },
+    /// It must not be dialled.
+    #[error("{node} is not dialled: {why}")]
+    Never {
+        /// The peer.
+        node: NodeName,
+        /// Whose rule forbids it.
+        why: String,
     },
     /// A node does not connect to itself.
     #[error("{0} is this very node")]

@@ -1,7 +1,8 @@
 //! The node itself: its options, its listener, its slots, and the connections that it makes.
 
 use super::{
-    Address, CallError, ConnectError, Cookie, DownReason, NodeName, PeerInfo, Service, call,
+    Address, CallError, ConnectError, Cookie, DownReason, Located, NodeName, PeerInfo, Service,
+    call,
     epmd::{self, Epmd, EpmdMode, EpmdStartError},
     handshake::{self, HandshakeError, Local, Status},
     ids::{self, Ids},
@@ -457,8 +458,12 @@ impl Node {
             return Ok(handle);
         }
         let address = match self.inner.service.locate(peer) {
-            Some(address) => address,
-            None => resolve(peer).await?,
+            Located::At(address) => address,
+            Located::Unknown => resolve(peer).await?,
+            Located::Never(why) => {
+                let node = peer.clone();
+                return Err(ConnectError::Never { node, why }.into());
+            }
         };
         self.connect(peer, address).await?;
         self.handle(peer)

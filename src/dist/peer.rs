@@ -1,35 +1,49 @@
 //! The task of one connection. It owns the socket in both directions: bytes in, frames cut, the state asked, and
 //! everything that came out of it written at once.
 //!
-//! Reading stops while more than [`HIGH_WATER`] bytes wait to be written, and so do the mailbox and the answers of
-//! functions: a peer that does not read makes nobody else wait, and is cut off after the tick time.
+//! While more than [`HIGH_WATER`] bytes wait to be written nothing is taken from the mailbox; above [`FULL`], nothing is
+//! read either. The room between the two is for answers: were they one, two nodes that flood each other would both stop
+//! reading, and neither would ever write again. A peer that takes no bytes at all is cut off after the tick time.
 
 use super::{
     Answer, DownReason, Node, PeerInfo,
     call::{self, Outcome},
     message::{self, Body, Message, Outbox},
     otp,
-    state::{Caller, Effect, Failure, Input, Request, State},
+    state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
 use bytes::{Buf, BytesMut};
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::{debug, warn};
 
 /// How many commands may wait for one connection; who sends more waits.
 const MAILBOX: usize = 1024;
 
-/// Above so many bytes to be written nothing new is taken on.
+/// Above so many bytes to be written nothing of our own is added.
 const HIGH_WATER: usize = 8 * 1024 * 1024;
+
+/// Above so many bytes to be written nothing is read, as every message may be owed an answer.
+const FULL: usize = 64 * 1024 * 1024;
+
+/// How long the end of a connection may take for what was still to be written.
+const FLUSH: Duration = Duration::from_millis(200);
 
 /// Room for one read.
 const READ: usize = 64 * 1024;
+
+/// What a connection keeps of its read buffer.
+const KEEP: usize = 4 * READ;
 
 /// A frame up to this size gets its room at once; a larger one as it arrives, so that an announced length alone
 /// costs nothing.
@@ -120,10 +134,20 @@ pub(crate) async fn run<S>(node: &Node, peer: &PeerInfo, stream: S, start: &mut 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection {
+    let mut connection = connection(node, peer);
+    let reason = connection.drive(stream, start).await;
+    connection.state.close(&reason, &mut connection.effects);
+    connection.perform();
+    // What was not cancelled was cast: it runs to its end.
+    connection.running.detach_all();
+    reason
+}
+
+fn connection<'a>(node: &'a Node, peer: &'a PeerInfo) -> Connection<'a> {
+    Connection {
         node,
         peer,
-        state: State::new(node.own(), Instant::now()),
+        state: State::new(node.own(), now()),
         out: Outbox::default(),
         effects: Vec::new(),
         answers: HashMap::new(),
@@ -135,12 +159,7 @@ where
             ..Limits::default()
         },
         dropped: 0,
-    };
-    let reason = connection.drive(stream, start).await;
-    connection.running.abort_all();
-    connection.state.close(&reason, &mut connection.effects);
-    connection.perform();
-    reason
+    }
 }
 
 struct Connection<'a> {
@@ -166,49 +185,76 @@ impl Connection<'_> {
     {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut input = BytesMut::with_capacity(READ);
-        let mut clock = interval(self.node.tick_time() / 8);
+        let mut clock = interval((self.node.tick_time() / 8).max(Duration::from_millis(1)));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whole frames are left in `input`.
+        let mut more = false;
         loop {
             let room = self.out.len() < HIGH_WATER;
-            // Writing goes first: what came in together is answered together, before more is read.
+            let reading = self.out.len() < FULL;
+            if more && reading {
+                match self.frames(&mut input) {
+                    Ok(left) => more = left,
+                    Err(reason) => return reason,
+                }
+                continue;
+            }
+            // No branch goes first: a peer that never pauses must starve neither our calls, nor the answers of
+            // functions, nor the clock.
             tokio::select! {
-                biased;
                 reason = closing(&mut start.close) => {
-                    // What was asked for before the end still goes out.
+                    start.commands.close();
                     while let Ok(command) = start.commands.try_recv() {
                         self.command(command);
                     }
-                    self.flush(&mut writer).await;
+                    self.flush(&mut reader, &mut writer).await;
                     return reason;
                 }
                 wrote = writer.write_buf(&mut self.out), if !self.out.is_empty() => match wrote {
                     Ok(0) => return DownReason::Closed,
-                    Ok(_) => self.state.wrote(Instant::now(), !self.out.is_empty()),
+                    Ok(_) => self.state.wrote(now(), !self.out.is_empty()),
                     Err(error) => return io_reason(&error),
                 },
-                read = reader.read_buf(&mut input), if room => match read {
+                read = reader.read_buf(&mut input), if reading => match read {
                     Ok(0) => return DownReason::Closed,
                     Ok(_) => {
-                        self.state.read(Instant::now());
-                        if let Err(reason) = self.frames(&mut input) {
-                            return reason;
-                        }
+                        self.state.read(now());
+                        more = true;
                     }
                     Err(error) => return io_reason(&error),
                 },
-                Some(command) = start.commands.recv(), if room => self.command(command),
-                Some(done) = self.running.join_next_with_id(), if room && !self.running.is_empty() => self.unpark(done),
-                _ = clock.tick() => match self.state.wake(Instant::now(), !self.out.is_empty()) {
-                    Ok(true) => self.out.tick(),
-                    Ok(false) => {}
-                    Err(reason) => return reason,
-                },
+                Some(command) = start.commands.recv(), if room => {
+                    self.command(command);
+                    // What else waits leaves in the same write.
+                    for _ in 0..MAILBOX {
+                        if self.out.len() >= HIGH_WATER {
+                            break;
+                        }
+                        match start.commands.try_recv() {
+                            Ok(command) => self.command(command),
+                            Err(_) => break,
+                        }
+                    }
+                }
+                Some(done) = self.running.join_next_with_id(), if reading && !self.running.is_empty() => self.unpark(done),
+                _ = clock.tick() => {
+                    self.sweep();
+                    match self.state.wake(now(), !self.out.is_empty(), reading) {
+                        Ok(true) => self.out.tick(),
+                        Ok(false) => {}
+                        Err(reason) => return reason,
+                    }
+                }
             }
         }
     }
 
     /// What was decided before the end is still sent, as long as the socket takes it.
-    async fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) {
+    async fn flush<R, W>(&mut self, reader: &mut R, writer: &mut W)
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let all = async {
             while self.out.has_remaining()
                 && writer
@@ -217,13 +263,32 @@ impl Connection<'_> {
                     .is_ok_and(|count| count > 0)
             {}
             let _ = writer.shutdown().await;
+            // A socket that is closed with bytes unread resets the connection, and the peer may lose what it was just
+            // sent: so they are read until it has closed its side.
+            let mut rest = vec![0; READ];
+            while reader.read(&mut rest).await.is_ok_and(|count| count > 0) {}
         };
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(200), all).await;
+        let _ = tokio::time::timeout(FLUSH, all).await;
     }
 
-    /// Takes every whole frame out of what was read, and makes room for the rest of the next one.
-    fn frames(&mut self, input: &mut BytesMut) -> Result<(), DownReason> {
+    /// Calls whose callers are gone without a word, as the mailbox was full, are taken back.
+    fn sweep(&mut self) {
+        let gone: Vec<u64> = self
+            .answers
+            .iter()
+            .filter(|(_, answer)| answer.is_closed())
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.command(Command::Abandon(number));
+        }
+    }
+
+    /// Takes the whole frames out of what was read, and makes room for the rest of the next one. `Ok(true)`: more are
+    /// there, but their answers have no room.
+    fn frames(&mut self, input: &mut BytesMut) -> Result<bool, DownReason> {
         let mut wanted = READ;
+        let mut large = false;
         while let Some(head) = input.first_chunk::<4>() {
             let length = u32::from_be_bytes(*head) as usize;
             if length > self.node.max_frame() {
@@ -241,7 +306,11 @@ impl Connection<'_> {
                 };
                 break;
             }
+            if self.out.len() >= FULL {
+                return Ok(true);
+            }
             input.advance(4);
+            large |= length > KEEP;
             if length > 0 {
                 let frame = input.split_to(length).freeze();
                 match message::decode(&frame, &self.limits) {
@@ -250,12 +319,12 @@ impl Connection<'_> {
                 }
             }
         }
-        if input.is_empty() && input.capacity() > 4 * READ {
-            // The room of a large frame is not kept.
-            *input = BytesMut::new();
+        if large || (input.is_empty() && input.capacity() > KEEP) {
+            // The room of a large frame is not kept, neither by us nor for the few bytes behind it.
+            *input = BytesMut::from(&input[..]);
         }
         input.reserve(wanted);
-        Ok(())
+        Ok(false)
     }
 
     fn dropped(&mut self, what: &dyn std::fmt::Display) {
@@ -358,7 +427,15 @@ impl Connection<'_> {
             .handle(Input::Answered(caller, outcome), &mut self.effects);
     }
 
+    /// A service that panics loses the one request, not the connection.
     fn request(&self, request: Request) -> Answer {
+        catch_unwind(AssertUnwindSafe(|| self.request_of_service(request))).unwrap_or_else(|_| {
+            warn!(peer = %self.peer.name, "the service panicked over a request");
+            Answer::Error(call::atom("function_panicked"))
+        })
+    }
+
+    fn request_of_service(&self, request: Request) -> Answer {
         let service = self.node.service();
         match request {
             Request::Call { name, request } => service.call(&name, &request),
@@ -381,14 +458,19 @@ impl Connection<'_> {
     fn tell(&mut self, request: Request) {
         match request {
             Request::Info { name, message } => {
-                for (to, message) in self.node.service().info(&name, &message) {
+                let service = self.node.service();
+                let answers = catch_unwind(AssertUnwindSafe(|| service.info(&name, &message)));
+                if answers.is_err() {
+                    warn!(peer = %self.peer.name, name, "the service panicked over a message");
+                }
+                for (to, message) in answers.unwrap_or_default() {
                     self.out.push(&Message::Send { to, message });
                 }
             }
             request => {
                 // The result of a function that was cast is nobody's; it still has to run.
                 if let Answer::Later(future) = self.request(request) {
-                    if self.running.len() < super::state::MAX_PARKED {
+                    if self.running.len() < MAX_PARKED {
                         self.running.spawn(future);
                     } else {
                         warn!(peer = %self.peer.name, "a cast was dropped: too many functions run for this peer");
@@ -414,6 +496,11 @@ impl Connection<'_> {
     }
 }
 
+/// The time for the state, by the clock that tests can set.
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
 async fn closing(close: &mut watch::Receiver<Option<DownReason>>) -> DownReason {
     match close.wait_for(Option::is_some).await {
         Ok(reason) => reason.clone().unwrap_or(DownReason::Requested),
@@ -431,3 +518,6 @@ fn io_reason(error: &std::io::Error) -> DownReason {
         kind => DownReason::Io(kind),
     }
 }
+
+#[cfg(test)]
+mod tests;

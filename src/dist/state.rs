@@ -31,6 +31,9 @@ use std::{
 /// At most so many functions run for one peer at the same time; further ones fail with `system_limit`.
 pub(crate) const MAX_PARKED: usize = 10_000;
 
+/// At most so many links and so many monitors to one spawned process are kept; who makes more hears `system_limit`.
+const MAX_WATCHERS: usize = 1_000;
+
 /// What every connection knows of its own node.
 pub(crate) struct Own {
     pub(crate) ids: Ids,
@@ -129,6 +132,46 @@ pub(crate) struct Spawned {
     task: Task,
 }
 
+impl Caller {
+    /// The reference by which the peer takes its question back.
+    fn monitor(&self) -> Option<&Raw> {
+        match self {
+            Self::Gen { from, .. } | Self::Rex { from, .. } => from.monitor.as_ref(),
+            Self::Spawned(spawned) => Some(&spawned.request),
+        }
+    }
+
+    /// Moves what is kept of it out of the frame that brought it, which may be large.
+    fn compact(&mut self) {
+        match self {
+            Self::Gen { from, .. } => *from = from.compact(),
+            Self::Rex { from, task } => {
+                *from = from.compact();
+                task.compact();
+            }
+            Self::Spawned(spawned) => {
+                spawned.request = spawned.request.compact();
+                spawned.parent = spawned.parent.compact();
+                for linked in &mut spawned.links {
+                    *linked = linked.compact();
+                }
+                spawned.task.compact();
+            }
+        }
+    }
+
+    /// Whether nothing is left to do when the connection is gone: the caller waited for the result, or was linked.
+    fn ends_with_connection(&self) -> bool {
+        match self {
+            Self::Gen { .. } | Self::Rex { .. } => true,
+            Self::Spawned(spawned) => {
+                let call = matches!(spawned.task.style, call::Style::Erpc { .. });
+                call && spawned.monitored || !spawned.links.is_empty()
+            }
+        }
+    }
+}
+
 /// How a call of ours failed at the peer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Failure {
@@ -162,7 +205,7 @@ enum Waiting {
 pub(crate) struct State {
     own: Arc<Own>,
     parked: HashMap<u64, Caller>,
-    /// The spawn request whose process is parked: a demonitor names it by this.
+    /// Who is parked, by the reference of the caller's monitor: a demonitor names it by this.
     parked_requests: HashMap<Raw, u64>,
     waiting: HashMap<u64, Waiting>,
     last_read: Instant,
@@ -195,8 +238,17 @@ impl State {
         self.stuck_since = left.then_some(now);
     }
 
-    /// Looks at the clock, at least every eighth of the tick time: `Ok(true)` asks for a tick.
-    pub(crate) fn wake(&mut self, now: Instant, waiting: bool) -> Result<bool, DownReason> {
+    /// Looks at the clock, at least every eighth of the tick time: `Ok(true)` asks for a tick. `waiting`: bytes wait to
+    /// be written; `reading`: so few that reading goes on. While it does not, silence says nothing about the peer.
+    pub(crate) fn wake(
+        &mut self,
+        now: Instant,
+        waiting: bool,
+        reading: bool,
+    ) -> Result<bool, DownReason> {
+        if !reading {
+            self.last_read = now;
+        }
         if now.duration_since(self.last_read) >= self.own.tick_time {
             return Err(DownReason::TickTimeout);
         }
@@ -218,20 +270,21 @@ impl State {
     }
 
     /// Keeps a caller whose answer comes later, and returns the number to bring it with.
-    pub(crate) fn park(&mut self, caller: Caller) -> u64 {
+    pub(crate) fn park(&mut self, mut caller: Caller) -> u64 {
+        caller.compact();
         let number = match &caller {
-            Caller::Spawned(spawned) => {
-                self.parked_requests
-                    .insert(spawned.request.compact(), spawned.number);
-                spawned.number
-            }
+            Caller::Spawned(spawned) => spawned.number,
             Caller::Gen { .. } | Caller::Rex { .. } => self.own.ids.fresh(),
         };
+        if let Some(monitor) = caller.monitor() {
+            self.parked_requests.insert(monitor.clone(), number);
+        }
         self.parked.insert(number, caller);
         number
     }
 
-    /// The connection is over: everyone who waits hears it.
+    /// The connection is over: everyone who waits hears it, and what nobody can hear the result of is cancelled. What
+    /// was cast goes on: its caller never meant to wait.
     pub(crate) fn close(&mut self, reason: &DownReason, effects: &mut Vec<Effect>) {
         for (number, _) in self
             .waiting
@@ -246,6 +299,7 @@ impl State {
         effects.extend(
             self.parked
                 .drain()
+                .filter(|(_, caller)| caller.ends_with_connection())
                 .map(|(number, _)| Effect::Cancel(number)),
         );
         self.parked_requests.clear();
@@ -343,27 +397,16 @@ impl State {
                 target,
                 reference,
             } => {
-                if !self.watch(&watcher, &target, &reference) {
+                if let Err(reason) = self.watch(&watcher, &target, &reference) {
+                    let reason = call::atom(reason).into();
                     effects.push(Effect::Write(monitor_exit(
-                        target,
-                        watcher,
-                        reference,
-                        call::atom("noproc").into(),
+                        target, watcher, reference, reason,
                     )));
                 }
             }
             Message::Demonitor {
                 reference, target, ..
-            } => {
-                if let Some(number) = self.parked_requests.get(&reference).copied() {
-                    self.unpark(number);
-                    effects.push(Effect::Cancel(number));
-                } else if let Some(spawned) = self.parked_process(&target) {
-                    spawned
-                        .watchers
-                        .retain(|(_, watched)| *watched != reference);
-                }
-            }
+            } => self.demonitored(&reference, &target, effects),
             Message::SpawnRequest {
                 id,
                 from,
@@ -391,13 +434,11 @@ impl State {
                 }
             }
             Message::Link { from, to } => {
-                if let Some(spawned) = self.parked_process(&to) {
-                    spawned.links.push(from.compact());
-                } else if !self.lives(to.view()) {
+                if let Err(reason) = self.link(&from, &to) {
                     effects.push(Effect::Write(Message::Exit {
                         from: to,
                         to: from,
-                        reason: call::atom("noproc").into(),
+                        reason: call::atom(reason).into(),
                     }));
                 }
             }
@@ -411,9 +452,8 @@ impl State {
                     to: from,
                 }));
             }
-            Message::Exit { from, to, reason } | Message::Exit2 { from, to, reason } => {
-                self.exit(&from, &to, &reason, effects);
-            }
+            Message::Exit { from, to, reason } => self.link_broke(&from, &to, reason, effects),
+            Message::Exit2 { to, reason, .. } => self.exit(&to, reason, effects),
             // We never unlink, and output of processes is not led anywhere.
             Message::UnlinkAck { .. } | Message::GroupLeader { .. } => {}
         }
@@ -494,21 +534,59 @@ impl State {
                 })),
                 None => effects.push(Effect::Dropped("a cast to rex of an unknown kind".into())),
             },
-            Envelope::Bare(message) => match message.view().tuple_n::<2>() {
-                Some([pid, request]) if pid.is_pid() && request.is_atom("features_request") => {
+            Envelope::Bare(message) => {
+                let unknown = || Effect::Dropped("a message to rex of an unknown kind".into());
+                let Some([pid, request]) = message.view().tuple_n::<2>() else {
+                    return effects.push(unknown());
+                };
+                let pid = match pid.is_pid() {
+                    true => message.sub(pid),
+                    false => return effects.push(unknown()),
+                };
+                if request.is_atom("features_request") {
                     let features = call::list(&[call::atom("erpc")]);
                     let reply =
                         call::tuple(&[&call::atom("features_reply"), &self.own.name, &features]);
                     effects.push(Effect::Write(Message::Send {
-                        to: message.sub(pid),
+                        to: pid,
                         message: reply.into(),
                     }));
+                } else if let Some([name, payload]) = request.tagged::<2>("sbcast") {
+                    let (name, payload) = (message.sub(name), message.sub(payload));
+                    self.synchronous_cast(pid, &name, payload, effects);
+                } else if let Some(task) = request
+                    .tagged::<4>("call")
+                    .and_then(|fields| task(&message, fields))
+                {
+                    let from = call::From::bare(pid, "rex");
+                    effects.push(ask(|task| Caller::Rex { from, task }, task));
+                } else {
+                    effects.push(unknown());
                 }
-                _ => effects.push(Effect::Dropped(
-                    "a message to rex of an unknown kind".into(),
-                )),
-            },
+            }
         }
+    }
+
+    /// `rpc:sbcast/3`, whose caller waits until every node has said whether it has the name.
+    fn synchronous_cast(&mut self, from: Raw, name: &Raw, payload: Raw, effects: &mut Vec<Effect>) {
+        let here = name
+            .view()
+            .as_atom()
+            .filter(|name| self.own.names.contains_key(*name));
+        let result = match here {
+            // A message to rex inside one to rex could be nested without end; nobody sends it.
+            Some("rex") => self.own.name.clone(),
+            Some(name) => {
+                self.deliver(name, payload, effects);
+                self.own.name.clone()
+            }
+            None => call::tuple(&[&call::atom("nonexisting_name"), name]),
+        };
+        let reply = call::tuple(&[&call::atom("rex"), &self.own.name, &result]);
+        effects.push(Effect::Write(Message::Send {
+            to: from,
+            message: reply.into(),
+        }));
     }
 
     /// "I know you" is all that `global` needs to hear to wait for us no more.
@@ -555,7 +633,9 @@ impl State {
         let Some([_, value]) = message.view().tuple_n::<2>() else {
             return;
         };
-        if let Some(waiting) = self.waiting.remove(&number) {
+        if let Some(Waiting::Process { .. }) = self.waiting.get(&number)
+            && let Some(waiting) = self.waiting.remove(&number)
+        {
             effects.push(Effect::Finish(number, Ok(message.sub(value))));
             self.demonitor(number, waiting, effects);
         }
@@ -703,8 +783,7 @@ impl State {
     }
 
     fn gen_exit(&self, name: &str, from: call::From, reason: Raw, effects: &mut Vec<Effect>) {
-        // The alias of a gen call is the reference of its monitor.
-        if let Some(reference) = from.alias {
+        if let Some(reference) = from.monitor {
             effects.push(Effect::Write(monitor_exit(
                 call::atom(name),
                 from.pid,
@@ -714,25 +793,60 @@ impl State {
         }
     }
 
-    /// An exit signal: it ends a spawned process, and nothing that has a name.
-    fn exit(&mut self, from: &Raw, to: &Raw, reason: &Raw, effects: &mut Vec<Effect>) {
+    /// A linked process there ended, and ends the one here with it; nothing that has a name ends that way.
+    fn link_broke(&mut self, from: &Raw, to: &Raw, reason: Raw, effects: &mut Vec<Effect>) {
+        let Some(spawned) = self.parked_process(to) else {
+            return;
+        };
+        let before = spawned.links.len();
+        // Whoever's link broke knows already.
+        spawned.links.retain(|linked| linked != from);
+        let was_linked = spawned.links.len() < before;
+        let number = spawned.number;
+        if was_linked && !reason.view().is_atom("normal") {
+            self.end_early(number, reason, effects);
+        }
+    }
+
+    /// `exit/2`: it ends a spawned process, and nothing that has a name.
+    fn exit(&mut self, to: &Raw, reason: Raw, effects: &mut Vec<Effect>) {
         let Some(number) = self.own.ids.own_pid(to.view()) else {
             return;
         };
-        if reason.view().is_atom("normal") {
-            return;
+        if reason.view().is_atom("kill") {
+            self.end_early(number, call::atom("killed"), effects);
+        } else if !reason.view().is_atom("normal") {
+            self.end_early(number, reason, effects);
         }
-        if let Some(Caller::Spawned(mut spawned)) = self.unpark(number) {
+    }
+
+    fn end_early(&mut self, number: u64, reason: Raw, effects: &mut Vec<Effect>) {
+        if matches!(self.parked.get(&number), Some(Caller::Spawned(_)))
+            && let Some(Caller::Spawned(spawned)) = self.unpark(number)
+        {
             effects.push(Effect::Cancel(number));
-            // Whoever's link broke knows already.
-            spawned.links.retain(|linked| linked != from);
-            let reason = if reason.view().is_atom("kill") {
-                call::atom("killed")
-            } else {
-                reason.clone()
-            };
             end(*spawned, &reason.into(), effects);
         }
+    }
+
+    /// The peer takes a monitor back. The caller of a function or a process waits for nothing else; what was spawned as
+    /// a process of its own, or is watched by others too, goes on.
+    fn demonitored(&mut self, reference: &Raw, target: &Raw, effects: &mut Vec<Effect>) {
+        let Some(number) = self.parked_requests.remove(reference) else {
+            if let Some(spawned) = self.parked_process(target) {
+                spawned.watchers.retain(|(_, held)| held != reference);
+            }
+            return;
+        };
+        if let Some(Caller::Spawned(spawned)) = self.parked.get_mut(&number) {
+            spawned.monitored = false;
+            let call = matches!(spawned.task.style, call::Style::Erpc { .. });
+            if !call || !spawned.links.is_empty() || !spawned.watchers.is_empty() {
+                return;
+            }
+        }
+        self.parked.remove(&number);
+        effects.push(Effect::Cancel(number));
     }
 
     /// Whether a process or name is here.
@@ -747,15 +861,33 @@ impl State {
         })
     }
 
-    /// Keeps a monitor; `false` when there is nothing to watch.
-    fn watch(&mut self, watcher: &Raw, target: &Raw, reference: &Raw) -> bool {
-        if let Some(spawned) = self.parked_process(target) {
-            spawned
-                .watchers
-                .push((watcher.compact(), reference.compact()));
-            return true;
+    /// Keeps a monitor; the reason with which it fires at once when it cannot be kept.
+    fn watch(&mut self, watcher: &Raw, target: &Raw, reference: &Raw) -> Result<(), &'static str> {
+        let Some(spawned) = self.parked_process(target) else {
+            return self.lives(target.view()).then_some(()).ok_or("noproc");
+        };
+        if spawned.watchers.len() >= MAX_WATCHERS {
+            return Err("system_limit");
         }
-        self.lives(target.view())
+        spawned
+            .watchers
+            .push((watcher.compact(), reference.compact()));
+        Ok(())
+    }
+
+    /// Keeps a link; the reason with which it breaks at once when it cannot be kept.
+    fn link(&mut self, from: &Raw, to: &Raw) -> Result<(), &'static str> {
+        let Some(spawned) = self.parked_process(to) else {
+            return self.lives(to.view()).then_some(()).ok_or("noproc");
+        };
+        if spawned.links.contains(from) {
+            return Ok(());
+        }
+        if spawned.links.len() >= MAX_WATCHERS {
+            return Err("system_limit");
+        }
+        spawned.links.push(from.compact());
+        Ok(())
     }
 
     fn parked_process(&mut self, target: &Raw) -> Option<&mut Spawned> {
@@ -767,11 +899,11 @@ impl State {
     }
 
     fn unpark(&mut self, number: u64) -> Option<Caller> {
-        let caller = self.parked.remove(&number);
-        if let Some(Caller::Spawned(spawned)) = &caller {
-            self.parked_requests.remove(&spawned.request);
+        let caller = self.parked.remove(&number)?;
+        if let Some(monitor) = caller.monitor() {
+            self.parked_requests.remove(monitor);
         }
-        caller
+        Some(caller)
     }
 
     fn spawn_request(
@@ -950,3 +1082,6 @@ fn io_answer(request: View<'_>) -> Raw {
         _ => call::tuple(&[&call::atom("error"), &call::atom("request")]),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -264,7 +264,7 @@ impl<P: Peers> Run<P> {
             Answer::Away(why) => {
                 // Once per change, not per attempt.
                 if self.trouble.as_ref() != Some(&why) {
-                    tracing::warn!("{why}; the node stays up and keeps trying");
+                    tracing::warn!("{why} (the node stays up and keeps trying)");
                     self.trouble = Some(why);
                 }
                 if self.store.take().is_some() {
@@ -554,8 +554,7 @@ impl Keeper {
         let pubsub = tokio::time::timeout(timeout, subscribe)
             .await
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-        let scope = self.scope.clone();
-        Ok((Store { connection, scope }, pubsub))
+        Ok((Store::new(connection, self.scope.clone()), pubsub))
     }
 
     /// Passes messages on until the subscription or the connection ends; says why.

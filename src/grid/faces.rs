@@ -5,7 +5,7 @@
 
 use super::view::{Member, put_meta, written};
 use super::{Command, Grid, GridError, Status, typed};
-use crate::dist::{Address, Answer, DownReason, NodeName, PeerInfo, Service};
+use crate::dist::{Address, Answer, DownReason, Located, NodeName, PeerInfo, Service};
 use crate::term::{Raw, View as TermView, atom, binary, tuple, write};
 use bytes::BytesMut;
 use std::time::UNIX_EPOCH;
@@ -102,19 +102,24 @@ impl Service for Grid {
         self.peer_is_down(peer, reason);
     }
 
-    fn locate(&self, peer: &NodeName) -> Option<Address> {
+    fn locate(&self, peer: &NodeName) -> Located {
         let view = self.nodes();
-        let member = view.find(peer)?;
+        let Some(member) = view.find(peer) else {
+            return Located::Unknown;
+        };
         let registration = &*member.registration;
-        self.shared
-            .dialling
-            .reachable(&self.shared.name, registration)
-            .ok()?;
-        let ip = registration.ip.parse().ok()?;
-        Some(Address {
-            ip,
-            port: registration.port,
-        })
+        let rules = &self.shared.dialling;
+        if let Err(why) = rules.reachable(&self.shared.name, registration) {
+            return Located::Never(why);
+        }
+        match registration.ip.parse() {
+            Ok(ip) => Located::At(Address {
+                ip,
+                port: registration.port,
+            }),
+            // Only classic members register a name; it is resolved when the mesh dials them.
+            Err(_) => Located::Never(format!("its ip {} is no address", registration.ip)),
+        }
     }
 }
 
@@ -255,7 +260,8 @@ fn put_info(buf: &mut BytesMut, member: &Member, own: bool) {
         since.and_then(|since| i64::try_from(since.as_millis()).ok()),
     );
     key(buf, "age_ms");
-    number(buf, i64::try_from(member.age().as_millis()).ok());
+    let age = if own { 0 } else { member.age().as_millis() };
+    number(buf, i64::try_from(age).ok());
     key(buf, "meta");
     put_meta(buf, member, true);
 }

@@ -46,10 +46,11 @@ pub async fn await_members(
     store_client(redis)?;
     let deadline = Instant::now() + timeout;
     let mut lister = None;
+    let mut so_far = "Redis did not answer in time".to_owned();
     loop {
         let looked =
             tokio::time::timeout_at(deadline.into(), look(&mut lister, redis, scope)).await;
-        let so_far = match looked {
+        so_far = match looked {
             Ok(Ok(mut members)) => {
                 members.retain(|member| has(&member.registration, with));
                 if members.len() >= nodes {
@@ -58,7 +59,8 @@ pub async fn await_members(
                 format!("{} of {nodes} members were there", members.len())
             }
             Ok(Err(why)) => why.to_string(),
-            Err(_) => "Redis did not answer in time".into(),
+            // The look before the deadline says more than one that was cut short by it.
+            Err(_) => so_far,
         };
         if Instant::now() + ROUND > deadline {
             let waited = timeout.as_secs_f64();
@@ -103,9 +105,8 @@ impl Lister {
         let connection = store::connect(&client).await;
         let connection =
             connection.map_err(|error| GridError::Redis(store::explain(&place, &error)))?;
-        let scope = scope.clone();
         Ok(Self {
-            store: Store { connection, scope },
+            store: Store::new(connection, scope.clone()),
             place,
         })
     }

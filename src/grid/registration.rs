@@ -31,6 +31,7 @@ const MAX_WORD: usize = 64;
 pub struct Scope {
     domain: String,
     version: String,
+    any_version: bool,
 }
 
 impl Scope {
@@ -39,7 +40,21 @@ impl Scope {
         Self {
             domain: domain.into(),
             version: version.into(),
+            any_version: false,
         }
+    }
+
+    /// Whether keys of every version of the domain name members. What we write ourselves stays in our own version.
+    pub fn any_version(self, any_version: bool) -> Self {
+        Self {
+            any_version,
+            ..self
+        }
+    }
+
+    /// Whether keys of every version name members.
+    pub fn takes_any_version(&self) -> bool {
+        self.any_version
     }
 
     /// The domain.
@@ -93,7 +108,10 @@ impl Scope {
 
     /// The glob pattern that `SCAN` finds all classic keys of this scope with, and no other key of ours.
     pub fn pattern(&self) -> String {
-        glob(&self.named("redgrid"))
+        match self.any_version {
+            true => glob(&format!("redgrid:{}", self.domain)),
+            false => glob(&self.named("redgrid")),
+        }
     }
 
     /// The same for the info keys.
@@ -114,7 +132,24 @@ impl Scope {
         self.node_under("redgrid.info", key)
     }
 
+    /// The version in which a classic key stands, when it is not ours and every version is taken.
+    pub(crate) fn other_version<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
+        let ours = key.strip_prefix(self.named("redgrid").as_bytes());
+        if !self.any_version || ours.is_some_and(|rest| rest.starts_with(b":")) {
+            return None;
+        }
+        let rest = key.strip_prefix(format!("redgrid:{}:", self.domain).as_bytes())?;
+        let rest = std::str::from_utf8(rest).ok()?;
+        // The name part of a node name has no colon, so the last one before the `@` ends the version.
+        let name = rest.rfind('@')?;
+        Some(&rest[..rest[..name].rfind(':')?])
+    }
+
     fn node_under(&self, family: &str, key: &[u8]) -> Option<Result<NodeName, String>> {
+        if let Some(version) = self.other_version(key) {
+            let other = Scope::new(&self.domain, version);
+            return other.node_under(family, key);
+        }
         // By byte lengths, as the original does it: domain and version may hold colons themselves.
         let rest = key.strip_prefix(self.named(family).as_bytes())?;
         Some(node_name(rest.strip_prefix(b":")?))
@@ -384,9 +419,14 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => f.write_str("it is not registered"),
-            Self::NoIp => f.write_str("its hash has no field `ip`, so nobody can connect to it"),
-            Self::BadIp(ip) => write!(f, "its ip {ip} is neither an address nor a host name"),
-            Self::NotAHash => f.write_str("its key holds something that is no hash"),
+            Self::NoIp => f.write_str(
+                "its hash has no field `ip`, where nodes are reached: set it, or delete the key",
+            ),
+            Self::BadIp(ip) => write!(
+                f,
+                "its ip {ip} is neither an address nor a host name: correct it"
+            ),
+            Self::NotAHash => f.write_str("the key holds something that is no hash: delete it"),
         }
     }
 }
@@ -594,6 +634,26 @@ mod tests {
         for key in broken {
             assert!(matches!(scope.node_of(key), Some(Err(_))), "{key:?}");
         }
+    }
+
+    #[test]
+    fn keys_of_every_version_name_nodes_when_that_is_wanted() {
+        let scope = Scope::new("a", "1").any_version(true);
+        assert_eq!(scope.pattern(), "redgrid:a:*");
+        for (key, version) in [
+            ("redgrid:a:1:x@y", None),
+            ("redgrid:a:2:x@y", Some("2")),
+            ("redgrid:a::x@y", Some("")),
+            ("redgrid:a:b:c:x@::1", Some("b:c")),
+        ] {
+            assert_eq!(scope.other_version(key.as_bytes()), version, "{key}");
+            let host = key.split_once('@').unwrap().1;
+            let node = name(&format!("x@{host}"));
+            assert_eq!(scope.node_of(key.as_bytes()), Some(Ok(node)), "{key}");
+        }
+        assert_eq!(scope.node_of(b"redgrid:b:1:x@y"), None);
+        assert_eq!(scope.node_of(b"redgrid:a:x@y"), None);
+        assert_eq!(scope.node_of(b"redgrid.info:a:2:x@y"), None);
     }
 
     #[test]

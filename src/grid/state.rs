@@ -399,7 +399,9 @@ impl State {
         }
         if self.scan_at.is_some_and(|at| at <= now) {
             self.scan_at = Some(now + self.random.about(LOOK_ROUND));
-            self.scan(true, out);
+            // Only one's own scan tells in which version a member's key stands, so then everybody looks.
+            let lock = !self.scope.takes_any_version();
+            self.scan(lock, out);
         }
     }
 

@@ -9,6 +9,8 @@ use crate::dist::NodeName;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long Redis may take to accept a connection.
@@ -36,9 +38,49 @@ pub(crate) async fn connect(client: &redis::Client) -> RedisResult<MultiplexedCo
 pub(crate) struct Store {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) scope: Scope,
+    /// Members whose key stands in another version, as the last scan found them.
+    versions: Arc<Mutex<HashMap<NodeName, Scope>>>,
 }
 
 impl Store {
+    pub(crate) fn new(connection: MultiplexedConnection, scope: Scope) -> Self {
+        Self {
+            connection,
+            scope,
+            versions: Arc::default(),
+        }
+    }
+
+    fn versions(&self) -> MutexGuard<'_, HashMap<NodeName, Scope>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scope in which a member's keys stand: ours, unless a scan over all versions found it elsewhere only.
+    fn scope_of(&self, node: &NodeName) -> Scope {
+        let elsewhere = self.versions().get(node).cloned();
+        elsewhere.unwrap_or_else(|| self.scope.clone())
+    }
+
+    fn note_versions(&self, keys: &[Vec<u8>]) {
+        let mut elsewhere = HashMap::new();
+        let mut here = HashSet::new();
+        for key in keys {
+            let Some(Ok(node)) = self.scope.node_of(key) else {
+                continue;
+            };
+            match self.scope.other_version(key) {
+                Some(version) => {
+                    elsewhere.insert(node, Scope::new(self.scope.domain(), version));
+                }
+                None => {
+                    here.insert(node);
+                }
+            }
+        }
+        elsewhere.retain(|node, _| !here.contains(node));
+        *self.versions() = elsewhere;
+    }
+
     async fn query(&self, pipe: &Pipeline) -> RedisResult<Vec<Value>> {
         pipe.query_async(&mut self.connection.clone()).await
     }
@@ -132,13 +174,12 @@ impl Store {
         let mut pipe = redis::pipe();
         pipe.ignore_errors().cmd("TIME");
         for node in nodes {
-            let key = self.scope.key(node);
+            let scope = self.scope_of(node);
+            let key = scope.key(node);
             pipe.cmd("HGETALL").arg(&key);
-            pipe.cmd("HGETALL").arg(self.scope.info_key(node));
+            pipe.cmd("HGETALL").arg(scope.info_key(node));
             pipe.cmd("PTTL").arg(&key);
-            pipe.cmd("ZSCORE")
-                .arg(self.scope.index())
-                .arg(node.as_str());
+            pipe.cmd("ZSCORE").arg(scope.index()).arg(node.as_str());
         }
         let mut values = self.query(&pipe).await?.into_iter();
         let mut next = || values.next().unwrap_or(Value::Nil);
@@ -186,7 +227,9 @@ impl Store {
                 return Ok(None);
             }
         }
-        self.scan_for(&self.scope.pattern(), most).await.map(Some)
+        let keys = self.scan_for(&self.scope.pattern(), most).await?;
+        self.note_versions(&keys);
+        Ok(Some(keys))
     }
 
     /// All info keys, at most so many.

@@ -126,6 +126,12 @@ impl Builder {
         self
     }
 
+    /// Takes members of every version of the domain for members of ours: for clusters of nodes that poll.
+    pub fn any_version(mut self, any_version: bool) -> Self {
+        self.scope = self.scope.any_version(any_version);
+        self
+    }
+
     /// What the node announces about itself: at most 64 entries, keys of at most 255 bytes, values of at most 4 KiB.
     pub fn meta<K, V>(mut self, entries: impl IntoIterator<Item = (K, V)>) -> Self
     where

@@ -4,7 +4,7 @@
 //! service, until one knows it.
 
 use crate::{
-    dist::{Address, Answer, Body, DownReason, NodeName, PeerInfo, Service},
+    dist::{Answer, Body, DownReason, Located, NodeName, PeerInfo, Service},
     term::{Raw, Term, atom, nil, tuple},
 };
 use std::{
@@ -134,10 +134,12 @@ impl Service for Services {
             .for_each(|service| service.peer_down(peer, reason));
     }
 
-    fn locate(&self, peer: &NodeName) -> Option<Address> {
+    fn locate(&self, peer: &NodeName) -> Located {
         self.services
             .iter()
-            .find_map(|service| service.locate(peer))
+            .map(|service| service.locate(peer))
+            .find(|located| *located != Located::Unknown)
+            .unwrap_or(Located::Unknown)
     }
 }
 

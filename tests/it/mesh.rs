@@ -84,8 +84,9 @@ impl Net {
                 .iter()
                 .filter(|((a, b), _)| a == name || b == name);
             let cut: Vec<_> = cut.map(|(pair, id)| (pair.clone(), *id)).collect();
-            cut.iter()
-                .for_each(|(pair, _)| drop(connections.remove(pair)));
+            for (pair, _) in &cut {
+                connections.remove(pair);
+            }
             cut
         };
         for ((a, b), id) in cut {
@@ -306,6 +307,8 @@ async fn what_stands_in_redis_is_what_the_contract_says() {
     options.scope = Scope::new("logs", "2");
     options.meta = Meta::new([("weight", 7)]).unwrap();
     let a = start_with(&net, options, 77);
+    let joined = tokio::time::timeout(DEADLINE, a.grid.joined()).await;
+    assert!(joined.is_ok(), "a lone node is told that it is registered");
     let key = "redgrid:logs:2:a@127.0.0.1";
     eventually("a is registered", async || {
         redis.cmd::<bool>(&["EXISTS", key]).await.then_some(())
@@ -735,4 +738,20 @@ async fn changes_are_told_to_whoever_watches() {
     assert!(told.contains(&format!("{B} joined")), "{told:?}");
     assert!(told.contains(&format!("{B} is up")), "{told:?}");
     assert!(told.contains(&format!("{B} left")), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_url_that_cannot_be_used_is_refused_without_its_password() {
+    for url in [
+        "redis://u:hush@h:port/",
+        "http://u:hush@h/",
+        "rubbish",
+        "redis://u:hush@h:1/db",
+    ] {
+        let options = Options::new(name(A), "127.0.0.1".parse().unwrap(), url);
+        let Err(why) = Grid::new(options) else {
+            panic!("{url} was taken")
+        };
+        assert!(!why.to_string().contains("hush"), "{why}");
+    }
 }

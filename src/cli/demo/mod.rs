@@ -41,17 +41,17 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let stay = !args.once && std::io::stdout().is_terminal();
     let mut demo = tokio::select! {
         demo = Demo::start() => demo?,
-        () = super::interrupted() => return Ok(()),
+        () = ended() => return Ok(()),
     };
     let shown = tokio::select! {
         shown = demo.session() => shown,
-        () = super::interrupted() => Ok(()),
+        () = ended() => Ok(()),
     };
     if shown.is_ok() && stay {
         demo.explain()?;
         tokio::select! {
             () = table::live(&demo.node) => {}
-            () = super::interrupted() => println!(),
+            () = ended() => println!(),
         }
     }
     demo.stop().await;
@@ -165,6 +165,21 @@ impl Demo {
         if let Err(error) = self.dir.close() {
             eprintln!("the temporary directory stays: {error}");
         }
+    }
+}
+
+/// Waits for Ctrl-C, SIGTERM, or the end of the terminal.
+async fn ended() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let hangup = async {
+        match signal(SignalKind::hangup()) {
+            Ok(mut hangup) => hangup.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = super::interrupted() => {}
+        _ = hangup => {}
     }
 }
 

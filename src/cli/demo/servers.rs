@@ -63,6 +63,8 @@ impl Server {
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
+                // Ctrl-C is for us: we end them in their order.
+                .process_group(0)
                 .kill_on_drop(true)
                 .spawn()
                 .with_context(|| {

@@ -59,6 +59,8 @@ impl Shell {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // Ctrl-C is for us: we end it in its turn.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start `erl`: install Erlang (Debian: erlang-base)")?;

@@ -12,6 +12,7 @@ use super::{
 use crate::dist::{DownReason, NodeName, PeerInfo};
 use bytes::Bytes;
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -167,8 +168,9 @@ impl State {
             Some(Ok(node)) => node,
             Some(Err(why)) => {
                 let key = shown(message);
-                let what =
-                    format!("{channel}: {key} was published, but names no node: {why}; ignored");
+                let what = format!(
+                    "{channel}: {key} was published, but names no node: {why}; ignored (keys end in NAME@HOST)"
+                );
                 return self.tell_once(&key, what, out);
             }
             None => {
@@ -310,7 +312,9 @@ impl State {
                     let index = self.scope.index();
                     self.tell_once(
                         &name,
-                        format!("{index}: {name} is no node name: {why}; ignored"),
+                        format!(
+                            "{index}: {name} is no node name: {why}; ignored (remove it with ZREM)"
+                        ),
                         out,
                     );
                     continue;
@@ -341,7 +345,7 @@ impl State {
                     let key = shown(&key);
                     self.tell_once(
                         &key,
-                        format!("the key {key} names no node: {why}; ignored"),
+                        format!("the key {key} names no node: {why}; ignored (keys end in NAME@HOST: delete this one)"),
                         out,
                     );
                     continue;
@@ -449,7 +453,10 @@ impl State {
             self.want_at = Some(now + RETRY);
             return;
         };
-        self.set_clock(now, redis_now);
+        // A late answer would set the clock back; only renewals may.
+        if self.redis_now(now) < Some(redis_now) {
+            self.set_clock(now, redis_now);
+        }
         for found in founds {
             match self.looking.get(&found.node) {
                 Some((of, _)) if *of == token => {}
@@ -705,6 +712,13 @@ impl State {
 
     pub(super) fn up(&mut self, now: Instant, peer: PeerInfo, out: &mut Vec<Effect>) {
         let node = peer.name.clone();
+        if self
+            .peers
+            .get(&node)
+            .is_some_and(|up| up.connection == peer.connection)
+        {
+            return;
+        }
         self.peers.insert(node.clone(), peer);
         let Some(mut known) = self.members.remove(&node) else {
             // Connected before it was heard of, or no member at all.
@@ -777,21 +791,14 @@ impl State {
 
     /// Ups and downs were lost: makes them up.
     pub(super) fn peers(&mut self, now: Instant, peers: Vec<PeerInfo>, out: &mut Vec<Effect>) {
-        let still = |peer: &PeerInfo| peers.iter().any(|p| p.connection == peer.connection);
-        let gone: Vec<_> = self
-            .peers
-            .values()
-            .filter(|peer| !still(peer))
-            .cloned()
-            .collect();
+        let now_up: HashSet<u64> = peers.iter().map(|peer| peer.connection).collect();
+        let gone = |peer: &&PeerInfo| !now_up.contains(&peer.connection);
+        let gone: Vec<_> = self.peers.values().filter(gone).cloned().collect();
         for peer in gone {
             self.down(now, &peer, DownReason::Closed, out);
         }
         for peer in peers {
-            let known = self.peers.get(&peer.name).map(|p| p.connection);
-            if known != Some(peer.connection) {
-                self.up(now, peer, out);
-            }
+            self.up(now, peer, out);
         }
     }
 
@@ -891,9 +898,13 @@ impl State {
         let pause = pause(known.dial.attempt);
         known.dial.attempt = known.dial.attempt.saturating_add(1);
         known.note = Some(why.as_str().into());
+        let lost = matches!(known.standing, Place::Lost { .. });
         self.changed = true;
         let pause = self.random.about(pause);
-        self.tell_once(node.as_str(), why, out);
+        // That nobody answers where a node was lost is no news.
+        if !lost {
+            self.tell_once(node.as_str(), why, out);
+        }
         self.dial_later(now, node, pause, out);
     }
 

@@ -54,8 +54,8 @@ pub(super) struct Own {
     /// Redis refused something of ours: not before this again.
     retry_at: Option<Instant>,
     pub(super) renew_at: Option<Instant>,
-    /// The info key is due at this; the classic one may be more often.
-    info_at: Option<Instant>,
+    /// The last renewal left out the info key and the index: for classic members, every other one does.
+    short_renewal: bool,
     answer_ping_at: Option<Instant>,
     answered_ping_at: Option<Instant>,
     own_ping_at: Option<Instant>,
@@ -76,7 +76,7 @@ impl Own {
             renewing: false,
             retry_at: None,
             renew_at: None,
-            info_at: None,
+            short_renewal: false,
             answer_ping_at: None,
             answered_ping_at: None,
             own_ping_at: None,
@@ -249,7 +249,7 @@ impl State {
         match at {
             Some(at) => {
                 self.confirmed(now, at);
-                self.own.info_at = Some(now + RENEW);
+                self.own.short_renewal = false;
                 self.own.renew_at = Some(now + self.period());
             }
             None => {
@@ -262,32 +262,40 @@ impl State {
 
     fn confirmed(&mut self, now: Instant, at: i64) {
         self.set_clock(now, at);
+        // Who waits for the first registration waits for a view that says so.
+        self.changed |= self.own.confirmed_at.is_none();
         self.own.confirmed_at = Some(now);
         self.own.retry_at = None;
     }
 
+    /// A little less than promised, so that nodes started together drift apart.
     fn period(&mut self) -> Duration {
-        let classic = self
-            .members
-            .values()
-            .any(|known| known.registration.classic);
-        if classic && !self.own.suspended() {
+        let period = if self.classic_rely_on_us() {
             RENEW_CLASSIC
         } else {
             RENEW
-        }
+        };
+        period - self.random.up_to(period / 16)
+    }
+
+    fn classic_rely_on_us(&self) -> bool {
+        !self.own.suspended()
+            && self
+                .members
+                .values()
+                .any(|known| known.registration.classic)
     }
 
     fn renew(&mut self, now: Instant, out: &mut Vec<Effect>) {
-        // Half a second early is due as well: the two periods should meet in one pipeline.
-        let info = self.own.info_at.is_none_or(|at| at <= now + RETRY / 4);
         let suspended = self.own.suspended();
+        let short = self.classic_rely_on_us() && !self.own.short_renewal;
+        self.own.short_renewal = short;
         self.own.renew_at = None;
         self.own.renewing = true;
         let renewal = Renewal {
             classic: !suspended,
-            info: info || suspended,
-            score: self.score(now).filter(|_| info && !suspended),
+            info: !short,
+            score: self.score(now).filter(|_| !short && !suspended),
         };
         let token = self.token();
         out.push(Effect::Renew(token, renewal));
@@ -305,9 +313,6 @@ impl State {
             return;
         };
         self.confirmed(now, at);
-        if self.own.info_at.is_none_or(|at| at <= now + RETRY / 4) {
-            self.own.info_at = Some(now + RENEW);
-        }
         self.own.renew_at = Some(now + self.period());
         if !there {
             // Redis was emptied, or the clock of our renewals stood still for a minute.

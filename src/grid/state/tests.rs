@@ -2,7 +2,7 @@
 //! killed and started again, and at the end all living agree on who lives.
 
 use super::super::event::{Event, EventKind};
-use super::super::meta::Meta;
+use super::super::meta::{Meta, MetaValue};
 use super::super::view::ChangeKind;
 use super::*;
 use proptest::prelude::*;
@@ -685,11 +685,16 @@ fn of_a_storm_of_pings_two_in_a_second_are_answered_at_the_most_each_200_ms() {
 }
 
 /// One machine that has joined, for single inputs.
-struct Lone(State, Instant);
+struct Lone(State, Instant, Instant);
 
 impl Lone {
+    fn unjoined() -> Self {
+        let now = Instant::now();
+        Self(state(0, 9), now, now)
+    }
+
     fn new() -> Self {
-        let mut lone = Self(state(0, 9), Instant::now());
+        let mut lone = Self::unjoined();
         let out = lone.input(Input::RedisUp);
         let Some(Effect::ReadOwn(token)) = out.first() else {
             panic!("{out:?}")
@@ -881,8 +886,141 @@ fn an_endless_stream_of_names_is_bounded_and_says_so() {
 }
 
 #[test]
+fn of_members_that_never_connected_only_so_many_names_ever_become_atoms_at_a_caller() {
+    let mut lone = Lone::new();
+    lone.0.max_members = 5;
+    for n in 0..8 {
+        lone.event(EventKind::Joined, registration(n + 1, 5), 1_000_010);
+        lone.event(EventKind::Left, registration(n + 1, 5), 1_000_020);
+    }
+    lone.event(EventKind::Joined, registration(9, 5), 1_000_030);
+    let speakable = |lone: &Lone| {
+        let view = lone.0.view(lone.1);
+        view.find(&node(9)).map(|member| member.speakable)
+    };
+    assert_eq!(speakable(&lone), Some(false));
+    lone.input(Input::Up(peer(9, 5)));
+    assert_eq!(speakable(&lone), Some(true));
+}
+
+#[test]
+fn meta_becomes_atoms_only_behind_the_cookie_and_only_so_many() {
+    let mut lone = Lone::new();
+    let atoms = |lone: &Lone, n| {
+        lone.0
+            .view(lone.1)
+            .find(&node(n))
+            .map(|member| member.atoms)
+    };
+    for n in 0..200usize {
+        let mut member = registration(n + 1, 5);
+        let keys = (0..64).map(|k| (format!("k{n}_{k}"), MetaValue::Integer(1)));
+        member.meta = Meta::new(keys).unwrap();
+        lone.event(EventKind::Joined, member, 1_000_010);
+        assert_eq!(atoms(&lone, n + 1), Some(false));
+        lone.input(Input::Up(peer(n + 1, 5)));
+    }
+    let with_atoms = (1..=200).filter(|n| atoms(&lone, *n) == Some(true)).count();
+    assert_eq!(with_atoms, 10_000 / 64);
+}
+
+fn peer(n: usize, creation: u32) -> PeerInfo {
+    PeerInfo {
+        name: node(n),
+        creation,
+        hidden: false,
+        connection: n as u64,
+        since: std::time::SystemTime::UNIX_EPOCH,
+    }
+}
+
+#[test]
+fn the_end_of_the_connection_to_an_earlier_life_is_not_that_of_the_present_one() {
+    let mut lone = Lone::new();
+    lone.event(EventKind::Joined, registration(1, 5), 1_000_010);
+    lone.input(Input::Up(peer(1, 5)));
+    // It was killed and is back before its socket tells.
+    lone.event(EventKind::Joined, registration(1, 6), 1_000_020);
+    lone.input(Input::Down(peer(1, 5), DownReason::Closed));
+    assert_eq!(lone.listed().len(), 2);
+}
+
+#[test]
+fn an_event_sent_before_the_break_does_not_bring_back_the_dead() {
+    let mut lone = Lone::new();
+    lone.event(EventKind::Joined, registration(1, 5), 1_000_010);
+    lone.input(Input::Up(peer(1, 5)));
+    lone.wait(100);
+    lone.input(Input::Down(peer(1, 5), DownReason::Closed));
+    lone.event(EventKind::Joined, registration(1, 5), 1_000_090);
+    assert_eq!(lone.listed().len(), 1);
+    lone.event(EventKind::Joined, registration(1, 5), 1_000_110);
+    assert_eq!(lone.listed().len(), 2);
+}
+
+#[test]
+fn a_lost_classic_member_is_back_when_its_key_is_published_or_lives_longer_than_at_the_break() {
+    let mut lone = Lone::new();
+    let x = PeerInfo {
+        name: name("x@10.0.0.7"),
+        ..peer(7, 5)
+    };
+    let classic = |left| Found {
+        left_ms: Some(left),
+        ..found(hash(&[("ip", "10.0.0.7")]))
+    };
+    let lost = |lone: &mut Lone| {
+        lone.find(classic(60_000));
+        lone.input(Input::Up(x.clone()));
+        let out = lone.input(Input::Down(x.clone(), DownReason::Closed));
+        let token = out.iter().find_map(|effect| match effect {
+            Effect::LookUp(token, _) => Some(*token),
+            _ => None,
+        });
+        let token = token.expect("what Redis has at the break is read at once");
+        lone.input(Input::LookedUp(
+            token,
+            Some((1_000_100, vec![classic(40_000)])),
+        ));
+        assert_eq!(lone.listed().len(), 1);
+    };
+    lost(&mut lone);
+    // Asked again, without its key having been published: someone else's word.
+    let mut hearsay = registration(3, 1);
+    hearsay.node = name("x@10.0.0.7");
+    let asked = |lone: &mut Lone, left| {
+        let at = 1_000_000 + (lone.1 - lone.2).as_millis() as i64;
+        let event = Event {
+            kind: EventKind::Joined,
+            registration: hearsay.clone(),
+            by: node(2),
+            at,
+            left_out: None,
+        };
+        lone.input(Input::Event(event.encode()));
+        let out = lone.wait(100);
+        let token = out.iter().find_map(|effect| match effect {
+            Effect::LookUp(token, _) => Some(*token),
+            _ => None,
+        });
+        lone.input(Input::LookedUp(
+            token.unwrap(),
+            Some((1_000_100, vec![classic(left)])),
+        ));
+    };
+    asked(&mut lone, 39_000);
+    assert_eq!(lone.listed().len(), 1, "it only lives on what it had");
+    asked(&mut lone, 59_000);
+    assert_eq!(lone.listed().len(), 2, "it was renewed");
+    let mut lone = Lone::new();
+    lost(&mut lone);
+    lone.find(classic(39_000));
+    assert_eq!(lone.listed().len(), 2, "its key was published");
+}
+
+#[test]
 fn a_node_that_answers_under_our_name_keeps_us_from_starting() {
-    let mut lone = Lone(state(0, 9), Instant::now());
+    let mut lone = Lone::unjoined();
     let out = lone.input(Input::RedisUp);
     let Some(Effect::ReadOwn(token)) = out.first() else {
         panic!("{out:?}")

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 /// Collects what this thread logs from `warn` on; with the single-threaded runtime of a test that is all of it.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     /// Collects until the guard is dropped.
-    pub fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(crate) fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -21,7 +21,7 @@ impl Log {
     }
 
     /// The lines that contain `text`.
-    pub fn lines(&self, text: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, text: &str) -> Vec<String> {
         let bytes = self.0.lock().unwrap().clone();
         let all = String::from_utf8_lossy(&bytes).into_owned();
         all.lines()

@@ -1,15 +1,15 @@
 //! Real servers as values, and waiting for what becomes true.
 
-pub mod log;
-pub mod redis;
+pub(crate) mod log;
+pub(crate) mod redis;
 
 use std::time::{Duration, Instant};
 
 /// What is promised at once has this long.
-pub const DEADLINE: Duration = Duration::from_secs(15);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Waits until `look` gives something; fails with `what` when it never does.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
         if let Some(found) = look().await {

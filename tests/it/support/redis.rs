@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A running server, or one that was stopped and can be started again on its port.
-pub struct Redis {
+pub(crate) struct Redis {
     child: Option<Child>,
     directory: TempDir,
     port: u16,
@@ -15,12 +15,12 @@ pub struct Redis {
 
 impl Redis {
     /// An empty server without persistence.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// The same with further arguments, for example `--requirepass`.
-    pub fn start_with(arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let mut redis = Self::stopped();
         redis.arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
         // Between finding a free port and taking it someone else may have.
@@ -34,7 +34,7 @@ impl Redis {
     }
 
     /// A server that does not run yet.
-    pub fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         Self {
             child: None,
             directory: tempfile::tempdir().expect("a temporary directory"),
@@ -44,7 +44,7 @@ impl Redis {
     }
 
     /// Starts it again, empty.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         assert!(
             self.try_start(),
             "redis-server did not start again: {}",
@@ -53,7 +53,7 @@ impl Redis {
     }
 
     /// Kills it.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
@@ -61,7 +61,7 @@ impl Redis {
     }
 
     /// Stops and continues the process, as a machine that hangs would.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self
             .child
             .as_ref()
@@ -76,17 +76,17 @@ impl Redis {
     }
 
     /// Its URL without a password.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
     /// Its URL with a user and a password.
-    pub fn url_as(&self, user: &str, password: &str) -> String {
+    pub(crate) fn url_as(&self, user: &str, password: &str) -> String {
         format!("redis://{user}:{password}@127.0.0.1:{}/", self.port)
     }
 
     /// A connection for the test itself.
-    pub async fn connection(&self) -> ::redis::aio::MultiplexedConnection {
+    pub(crate) async fn connection(&self) -> ::redis::aio::MultiplexedConnection {
         let client = ::redis::Client::open(self.url()).expect("a URL");
         client
             .get_multiplexed_async_connection()
@@ -95,7 +95,7 @@ impl Redis {
     }
 
     /// Runs one command, given as words.
-    pub async fn cmd<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(crate) async fn cmd<T: ::redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = ::redis::Cmd::new();
         for word in words {
             command.arg(*word);
