@@ -62,5 +62,5 @@ test-otp: install ## the same suites on OTP 25, 27 and 29, each in a small Debia
 # ------------------------------------------------------------------ measure
 
 .PHONY: bench-smoke
-bench-smoke: build ## start to pong, idle memory, 10,000 calls beside erl to erl
-	REDGRID_EBIN="$(LIBRARY)" cargo bench --bench smoke
+bench-smoke: install ## start to pong, idle memory, 10,000 calls beside erl to erl
+	cargo bench --bench smoke

@@ -11,8 +11,12 @@ use crate::{
     node::Node,
 };
 use sd_notify::NotifyState;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
+
+/// How long a node that is told to stop before it has started may take to finish that, and to leave.
+const HALF_STARTED: Duration = Duration::from_millis(2800);
 
 /// Runs the command.
 ///
@@ -37,9 +41,21 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
     tokio::pin!(stop);
 
     let place = config.mesh.redis.to_string();
+    let starting = start(config);
+    tokio::pin!(starting);
     let node = tokio::select! {
-        node = start(config) => node?,
-        () = &mut stop => return Ok(()),
+        node = &mut starting => node?,
+        () = &mut stop => {
+            end_on_the_next_signal();
+            // Half started it may be in Redis already, and would stay there until its keys expire.
+            let leave = async {
+                if let Ok(node) = starting.await {
+                    node.leave().await;
+                }
+            };
+            let _ = tokio::time::timeout(HALF_STARTED, leave).await;
+            return Ok(());
+        }
     };
     info!(
         name = %node.name(),
@@ -56,12 +72,17 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
         }
     }
     notify(NotifyState::Stopping);
+    end_on_the_next_signal();
+    node.leave().await;
+    Ok(())
+}
+
+/// Whoever cannot wait for the leaving says so twice.
+fn end_on_the_next_signal() {
     tokio::spawn(async {
         super::interrupted().await;
         std::process::exit(130);
     });
-    node.leave().await;
-    Ok(())
 }
 
 async fn start(config: Config) -> anyhow::Result<Node> {

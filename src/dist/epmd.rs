@@ -26,6 +26,9 @@ pub const DEFAULT_PORT: u16 = 4369;
 /// How long epmd may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long an epmd that was just started may take until it answers.
+const STARTING: Duration = Duration::from_secs(5);
+
 /// A name that is still taken is tried again for so long: epmd sees the end of our earlier life a moment late.
 const EARLIER_LIFE: Duration = Duration::from_secs(2);
 
@@ -162,7 +165,7 @@ impl Epmd {
         } else {
             NodeEntry::new(node.short(), port)
         };
-        let deadline = Instant::now() + EARLIER_LIFE;
+        let began = Instant::now();
         let mut started = false;
         let stream = loop {
             let error = match register_once(at, &entry).await {
@@ -174,10 +177,10 @@ impl Epmd {
                     start_program(at).map_err(|why| EpmdStartError::Program { at, why })?;
                     started = true;
                 }
-                EpmdStartError::Absent { .. } if started && Instant::now() < deadline => {
+                EpmdStartError::Absent { .. } if started && began.elapsed() < STARTING => {
                     sleep(Duration::from_millis(20)).await
                 }
-                EpmdStartError::Taken { .. } if Instant::now() < deadline => {
+                EpmdStartError::Taken { .. } if began.elapsed() < EARLIER_LIFE => {
                     sleep(Duration::from_millis(50)).await
                 }
                 EpmdStartError::Taken { at, short, .. } => {
@@ -195,6 +198,15 @@ impl Epmd {
 /// Holds a name at epmd; dropped, the name is free.
 pub(crate) struct Registration {
     task: tokio::task::JoinHandle<()>,
+}
+
+impl Registration {
+    /// Gives the name up; it is free when this returns.
+    pub(crate) async fn end(mut self) {
+        self.task.abort();
+        // The socket is closed when the task is gone, not when that was asked for.
+        let _ = (&mut self.task).await;
+    }
 }
 
 impl Drop for Registration {
@@ -243,10 +255,15 @@ async fn keep(stream: Stream, at: SocketAddr, entry: NodeEntry) {
         while matches!(stream.read(&mut byte).await, Ok(1..)) {}
         warn!(%at, name = entry.name, "epmd closed our registration: registering again as soon as it is back");
         let mut pause = Duration::from_millis(100);
+        let mut told = false;
         stream = loop {
             sleep(pause).await;
             match register_once(at, &entry).await {
                 Ok(stream) => break stream.into_inner(),
+                Err(error @ EpmdStartError::Taken { .. }) if !told => {
+                    told = true;
+                    warn!(%error, "another node took our name at epmd: nobody can find us before it is gone");
+                }
                 Err(error) => debug!(%error, "not registered with epmd yet"),
             }
             pause = (pause * 2).min(Duration::from_secs(5));

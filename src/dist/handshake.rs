@@ -133,22 +133,28 @@ pub(crate) enum HandshakeError {
     NotAllowed,
     #[error("it is connecting to us at this moment, and that connection goes first")]
     Nok,
+    #[error("it was given up: the peer's own connection to us goes first")]
+    GivenUp,
     #[error("another node answers there: {0}")]
     OtherName(String),
     #[error("we are connected to it already")]
     Alive,
 }
 
-/// The dialler's half. `replace`: what to answer when the peer believes that we are connected already.
+/// The dialler's half. `wanted`: whether this dial still has its slot. It may lose it to the peer's own connection at any
+/// time; going on then would show the peer a connection that comes and goes, or replace the one that won.
 pub(crate) async fn dial<S>(
     stream: &mut S,
     local: &Local,
     peer: &NodeName,
-    replace: bool,
+    wanted: impl Fn() -> bool,
 ) -> Result<Remote, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    if !wanted() {
+        return Err(HandshakeError::GivenUp);
+    }
     send(stream, &name_message(local, None)).await?;
 
     let status = receive(stream, "its status").await?;
@@ -159,7 +165,7 @@ where
         b"ok" | b"ok_simultaneous" => {}
         b"nok" => return Err(HandshakeError::Nok),
         b"not_allowed" => return Err(HandshakeError::NotAllowed),
-        b"alive" if replace => send(stream, b"strue").await?,
+        b"alive" if wanted() => send(stream, b"strue").await?,
         b"alive" => {
             send(stream, b"sfalse").await?;
             return Err(HandshakeError::Alive);
@@ -173,6 +179,9 @@ where
         return Err(HandshakeError::OtherName(remote.name.to_string()));
     }
     check_flags(remote.flags)?;
+    if !wanted() {
+        return Err(HandshakeError::GivenUp);
+    }
 
     let ours: u32 = rand::random();
     let mut reply = vec![b'r'];
@@ -227,13 +236,14 @@ where
 
 /// The acceptor's second step, once it is decided what to say. `before_ack` runs when the peer has proved that it knows
 /// the cookie, and before it hears that it is connected: an older connection that this one replaces is closed there.
+/// `false`: the connection has lost its slot to another, and the peer must not believe that it is up.
 pub(crate) async fn accept<S>(
     stream: &mut S,
     local: &Local,
     remote: &Remote,
     dynamic: bool,
     status: Status,
-    before_ack: impl Future<Output = ()>,
+    before_ack: impl Future<Output = bool>,
 ) -> Result<(), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -270,7 +280,9 @@ where
     let theirs = fields.u32().ok_or_else(malformed)?;
     check_digest(&local.cookie, challenge, fields.0)?;
 
-    before_ack.await;
+    if !before_ack.await {
+        return Err(HandshakeError::Nok);
+    }
     let mut ack = vec![b'a'];
     ack.extend_from_slice(&digest(&local.cookie, theirs));
     send(stream, &ack).await?;
@@ -433,10 +445,10 @@ mod tests {
     ) -> (Result<Remote, HandshakeError>, Result<(), HandshakeError>) {
         let (mut a, mut b) = tokio::io::duplex(4096);
         let target = theirs.name.clone();
-        let dialler = async move { dial(&mut a, &ours, &target, true).await };
+        let dialler = async move { dial(&mut a, &ours, &target, || true).await };
         let acceptor = async move {
             let (remote, dynamic) = receive_name(&mut b).await?;
-            accept(&mut b, &theirs, &remote, dynamic, status, async {}).await
+            accept(&mut b, &theirs, &remote, dynamic, status, async { true }).await
         };
         tokio::join!(dialler, acceptor)
     }
@@ -477,6 +489,59 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_has_lost_its_slot_is_never_acknowledged() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let (ours, theirs) = (local("a@h", "secret"), local("b@h", "secret"));
+        let target = theirs.name.clone();
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await.unwrap();
+            accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {
+                false
+            })
+            .await
+        };
+        let (dialled, accepted) = tokio::join!(dial(&mut a, &ours, &target, || true), acceptor);
+        assert!(dialled.is_err());
+        assert!(matches!(accepted, Err(HandshakeError::Nok)));
+    }
+
+    /// The dial loses its slot when it has been asked for the `kept`-th time.
+    async fn given_up(
+        status: Status,
+        kept: usize,
+    ) -> (Result<Remote, HandshakeError>, Result<(), HandshakeError>) {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let (ours, theirs) = (local("a@h", "secret"), local("b@h", "secret"));
+        let target = theirs.name.clone();
+        let acceptor = async move {
+            let (remote, dynamic) = receive_name(&mut b).await?;
+            accept(&mut b, &theirs, &remote, dynamic, status, async { true }).await
+        };
+        let dialler = async move {
+            let asked = std::cell::Cell::new(0);
+            let wanted = || asked.replace(asked.get() + 1) < kept;
+            dial(&mut a, &ours, &target, wanted).await
+        };
+        tokio::join!(dialler, acceptor)
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_lost_its_slot_never_becomes_a_connection() {
+        for kept in 0..2 {
+            let (dialled, accepted) = given_up(Status::Ok, kept).await;
+            assert!(matches!(dialled, Err(HandshakeError::GivenUp)));
+            assert!(matches!(accepted, Err(HandshakeError::Closed(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn alive_is_declined_when_the_connection_is_there_by_now() {
+        let (dialled, accepted) = given_up(Status::Alive, 1).await;
+        assert!(matches!(dialled, Err(HandshakeError::Alive)));
+        assert!(matches!(accepted, Err(HandshakeError::Alive)));
+    }
+
+    #[tokio::test]
     async fn nok_ends_the_dial() {
         let (dialled, _) = both(local("a@h", "secret"), local("b@h", "secret"), Status::Nok).await;
         assert!(matches!(dialled, Err(HandshakeError::Nok)));
@@ -509,10 +574,13 @@ mod tests {
         let (mut a, mut b) = tokio::io::duplex(4096);
         let wanted: NodeName = "wanted@h".parse().unwrap();
         let (ours, theirs) = (local("a@h", "secret"), local("other@h", "secret"));
-        let dialler = async move { dial(&mut a, &ours, &wanted, true).await };
+        let dialler = async move { dial(&mut a, &ours, &wanted, || true).await };
         let acceptor = async move {
             let (remote, dynamic) = receive_name(&mut b).await.unwrap();
-            let _ = accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {}).await;
+            let _ = accept(&mut b, &theirs, &remote, dynamic, Status::Ok, async {
+                true
+            })
+            .await;
         };
         let (dialled, ()) = tokio::join!(dialler, acceptor);
         assert!(dialled.unwrap_err().to_string().contains("other@h"));

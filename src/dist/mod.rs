@@ -151,7 +151,8 @@ pub trait Service: Send + Sync + 'static {
         Answer::Undef
     }
 
-    /// A peer is connected.
+    /// A peer is connected. Told under the lock of the node's table of peers, so that ups and downs come in their order:
+    /// here and in [`Service::peer_down`] the node must not be asked for its peers, nor to connect or disconnect.
     fn peer_up(&self, peer: &PeerInfo) {
         let _ = peer;
     }

@@ -17,6 +17,7 @@ use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -114,6 +115,9 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long a connection that is replaced may take to end.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a peer that refused our dial, as it was dialling us, may take to reach us.
+const NOK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the connections of a node that stops may take to end.
 const STOP_PATIENCE: Duration = Duration::from_millis(800);
@@ -307,7 +311,9 @@ impl Node {
                 flags: self.inner.local.flags & !handshake::PUBLISHED,
                 ..self.inner.local.clone()
             };
-            handshake::dial(&mut stream, &local, name, true).await.ok()
+            handshake::dial(&mut stream, &local, name, || true)
+                .await
+                .ok()
         };
         matches!(timeout(handshake::DEADLINE, attempt).await, Ok(Some(_)))
     }
@@ -399,7 +405,10 @@ impl Node {
 
     /// Leaves epmd, closes the port and all connections, and waits for their ends (0.8 s at most).
     pub async fn stop(&self) {
-        lock(&self.inner.registration).take();
+        let registration = lock(&self.inner.registration).take();
+        if let Some(registration) = registration {
+            registration.end().await;
+        }
         let handles: Vec<Handle> = {
             let slots = lock(&self.inner.slots);
             self.inner.stopped.send_replace(true);
@@ -548,10 +557,11 @@ impl Node {
             }
             let status = lock(&self.inner.slots).incoming(&remote.name, id);
             named = Some(remote.name.clone());
-            let replace = async {
+            let before_ack = async {
                 if status == Status::Alive {
                     self.replace(&remote.name, id).await;
                 }
+                lock(&self.inner.slots).holds(&remote.name, id)
             };
             handshake::accept(
                 &mut stream,
@@ -559,7 +569,7 @@ impl Node {
                 &remote,
                 dynamic,
                 status,
-                replace,
+                before_ack,
             )
             .await?;
             Ok(remote)
@@ -602,20 +612,23 @@ impl Node {
                 why: error.to_string(),
             };
             let mut stream = open(at).await.map_err(io)?;
-            let remote = handshake::dial(&mut stream, &self.inner.local, &peer, true).await;
+            let wanted = || lock(&self.inner.slots).holds(&peer, id);
+            let remote = handshake::dial(&mut stream, &self.inner.local, &peer, wanted).await;
             Ok::<_, ConnectError>((stream, at, remote))
         };
         let error = match timeout(handshake::DEADLINE, attempt).await {
             Ok(Ok((stream, at, Ok(remote)))) => return self.established(id, stream, remote, at),
-            // The peer's own connection goes first: it is on its way, and whoever waits is served by it.
-            Ok(Ok((_, _, Err(HandshakeError::Nok)))) => {
-                lock(&self.inner.slots).release(&peer, id);
-                return;
+            Ok(Ok((_, _, Err(error)))) => {
+                if matches!(error, HandshakeError::Nok) && *self.name() < peer {
+                    // The peer's own connection goes first: it is on its way, takes the slot, and serves whoever waits.
+                    // But the peer may hold a dead attempt of ours for it, and then nothing comes.
+                    tokio::time::sleep(NOK_PATIENCE).await;
+                }
+                ConnectError::Handshake {
+                    node: peer.clone(),
+                    why: error.to_string(),
+                }
             }
-            Ok(Ok((_, _, Err(error)))) => ConnectError::Handshake {
-                node: peer.clone(),
-                why: error.to_string(),
-            },
             Ok(Err(error)) => error,
             Err(_) => ConnectError::Timeout {
                 node: peer.clone(),
@@ -671,7 +684,7 @@ impl Node {
                 return;
             }
             // Told under the lock, so that ups and downs of one name come in their order.
-            self.inner.service.peer_up(&info);
+            tell(&info.name, || self.inner.service.peer_up(&info));
             lock(&self.inner.waiting)
                 .remove(&info.name)
                 .unwrap_or_default()
@@ -686,7 +699,7 @@ impl Node {
             {
                 let mut slots = lock(&node.inner.slots);
                 slots.release(&info.name, id);
-                node.inner.service.peer_down(&info, &reason);
+                tell(&info.name, || node.inner.service.peer_down(&info, &reason));
             }
             info!(peer = %info.name, %reason, "disconnected");
             drop(start);
@@ -757,6 +770,13 @@ async fn resolve(peer: &NodeName) -> Result<Address, ConnectError> {
         .unwrap_or(first)
         .ip();
     Ok(Address { ip, port: None })
+}
+
+/// Tells the service about a peer. When it panics over that the slots must still be right.
+fn tell(peer: &NodeName, what: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(what)).is_err() {
+        warn!(%peer, "the service panicked when it was told of a peer");
+    }
 }
 
 fn refused(from: SocketAddr, peer: Option<&NodeName>, why: &dyn fmt::Display) {

@@ -6,6 +6,8 @@
 //! - `layout`: the sources keep to their layout.
 //! - `life`: nodes come, go and come back; the library from the outside.
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
+//! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
+//! - `peers`: a Rust node and a real `erl`, in both directions.
 //!
 //! A server that is not installed is a failure, never a skip.
 
@@ -15,4 +17,6 @@ mod hostile;
 mod layout;
 mod life;
 mod mesh;
+mod nodes;
+mod peers;
 mod support;

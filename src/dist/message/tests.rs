@@ -331,7 +331,7 @@ proptest! {
             let step = steps.next().unwrap_or(1).min(out.remaining());
             got.extend_from_slice(&seen[..step]);
             out.advance(step);
-            prop_assert_eq!(out.is_empty(), out.len() == 0);
+            prop_assert_eq!(out.len(), out.remaining());
         }
         prop_assert_eq!(got, expected);
     }

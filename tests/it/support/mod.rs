@@ -6,6 +6,7 @@ pub(crate) mod host;
 pub(crate) mod log;
 pub(crate) mod program;
 pub(crate) mod redis;
+pub(crate) mod toy;
 
 use std::time::{Duration, Instant};
 
