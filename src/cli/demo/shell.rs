@@ -46,6 +46,8 @@ impl Shell {
             .args(["-name", settings.name, "-setcookie", settings.cookie, "-pa"])
             .arg(settings.ebin)
             .args(["-kernel", "logger", &logger])
+            // An epmd runs. Where this demonstration ends while `erl` comes up, `erl` would start one to stay.
+            .args(["-start_epmd", "false"])
             .env("ERL_EPMD_PORT", settings.epmd_port.to_string())
             .env("REDIS_URL", settings.redis)
             .env("LOCAL_IP", "127.0.0.1")
