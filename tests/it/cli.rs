@@ -236,6 +236,53 @@ async fn a_redis_user_who_may_not_do_enough_is_told_what_is_missing() {
 }
 
 #[tokio::test]
+async fn the_redis_rights_in_the_documentation_are_enough() {
+    let host = Host::start();
+    let page = include_str!("../../docs/security.md");
+    for user in ["member", "reader"] {
+        let start = page.find(&format!("ACL SETUSER {user} ")).expect("its ACL");
+        let rule = page[start..].split("```").next().unwrap_or_default();
+        let words: Vec<&str> = rule.split_whitespace().collect();
+        let _: String = host.redis.cmd(&words).await;
+    }
+    let url = host.redis.url_as("member", "SECRET");
+    let arguments = ["--redis", &url, "--domain", "shop", "--mesh-version", "1"];
+    let a = host.node("a@127.0.0.1", &arguments).await;
+    let b = host.node("b@127.0.0.1", &arguments).await;
+    a.log_line("b@127.0.0.1 is up").await;
+    for what in ["suspend", "resume"] {
+        host.run(&[&[what, "b@127.0.0.1"], &arguments[..]].concat())
+            .await
+            .done();
+        a.log_line(&format!(
+            "b@127.0.0.1 {}",
+            if what == "resume" {
+                "resumed"
+            } else {
+                "is suspended"
+            }
+        ))
+        .await;
+    }
+    let reader = host.redis.url_as("reader", "SECRET");
+    for command in [
+        &["nodes"][..],
+        &["nodes", "--all"],
+        &["await", "--nodes", "2"],
+    ] {
+        let ended = host
+            .run(&[command, &["--redis", &reader], &arguments[2..]].concat())
+            .await;
+        assert!(ended.done().contains("b@127.0.0.1"), "{ended:?}");
+        assert_eq!(ended.stderr, "");
+    }
+    b.signal("-TERM");
+    assert_eq!(b.ended().await.code, 0);
+    a.log_line("b@127.0.0.1 left").await;
+    assert_eq!(a.logged("WARN"), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_node_with_another_cookie_is_said_once_and_the_others_stay_connected() {
     let host = Host::start();
     let first = host.node("a@127.0.0.1", &[]).await;

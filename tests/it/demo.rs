@@ -1,10 +1,11 @@
 //! `redgrid demo`: it shows the session of the talk, keeps a table on a terminal, and leaves nothing running, however it
 //! ends. Its processes are told by an environment variable, which whatever it starts inherits.
 
-use crate::support::eventually;
 use crate::support::program::{Ended, Program};
+use crate::support::{DEADLINE, eventually};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// In the environment of everything that one demonstration starts.
@@ -50,8 +51,8 @@ impl Stage {
         Program::start(command.arg("demo"))
     }
 
-    /// The command lines of what runs here.
-    fn running(&self) -> Vec<String> {
+    /// What runs here: process numbers and command lines.
+    fn running(&self) -> Vec<(String, String)> {
         let mark = format!("{MARK}={}", self.mark);
         let mut running = Vec::new();
         for process in std::fs::read_dir("/proc").expect("Linux").flatten() {
@@ -62,7 +63,8 @@ impl Stage {
                 .any(|entry| entry == mark.as_bytes())
             {
                 let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-                running.push(String::from_utf8_lossy(&line).replace('\0', " "));
+                let number = process.file_name().to_string_lossy().into_owned();
+                running.push((number, String::from_utf8_lossy(&line).replace('\0', " ")));
             }
         }
         running
@@ -70,15 +72,25 @@ impl Stage {
 
     /// Nothing runs any more, and no file is left.
     async fn is_empty(&self) {
-        eventually("nothing of the demonstration runs", async || {
-            self.running().is_empty().then_some(())
-        })
-        .await;
+        let end = Instant::now() + DEADLINE;
+        while !self.running().is_empty() {
+            assert!(Instant::now() < end, "still there: {:#?}", self.running());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let left: Vec<_> = std::fs::read_dir(self.home.path())
             .unwrap()
             .flatten()
             .collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Drop for Stage {
+    /// What should not have been left is not left for good.
+    fn drop(&mut self) {
+        for (number, _) in self.running() {
+            let _ = Command::new("kill").args(["-KILL", &number]).status();
+        }
     }
 }
 
@@ -103,13 +115,18 @@ async fn without_a_terminal_it_shows_the_session_and_ends() {
 
 #[tokio::test]
 async fn interrupted_in_the_middle_it_leaves_nothing() {
-    for (signal, after) in [
-        ("-INT", "starting: a Redis"),
-        ("-TERM", "starting: the Rust node"),
+    for (signal, after, pause) in [
+        ("-INT", "starting: a Redis", 0),
+        ("-TERM", "starting: a Redis", 50),
+        ("-INT", "starting: the Rust node", 0),
+        ("-TERM", "starting: the Rust node", 50),
+        ("-INT", "starting: the Rust node", 500),
     ] {
         let stage = Stage::new();
         let demo = stage.demo();
         demo.log_line(after).await;
+        // Not to wait for something: any moment will do, as long as there are several.
+        tokio::time::sleep(Duration::from_millis(pause)).await;
         demo.signal(signal);
         let Ended { code, stderr, .. } = demo.ended().await;
         assert_eq!(code, 0, "{signal}: {stderr}");
@@ -127,7 +144,7 @@ async fn on_a_terminal_it_keeps_a_table_and_others_can_join_as_it_says() {
         "-f",
         "-e",
         "-c",
-        &format!("{program} demo"),
+        &format!("exec {program} demo"),
         "/dev/null",
     ]);
     let mut demo = Program::interactive(command.env("TERM", "xterm"));
