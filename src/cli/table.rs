@@ -14,6 +14,9 @@ use std::{
 /// How often the live table is drawn again.
 const REFRESH: Duration = Duration::from_millis(500);
 
+/// A terminal that says it has fewer columns does not know its size (a serial line, `script`): most say 0.
+const NARROWEST: u16 = 20;
+
 /// One row per member: lines around them on a terminal, bare columns in a pipe.
 pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, String)>) -> String {
     let mut table = Table::new();
@@ -26,6 +29,9 @@ pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, St
         .load_preset(preset)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(["node", "ip", "state", "runs", "meta"]);
+    if table.width().is_some_and(|columns| columns < NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     for (registration, state) in rows {
         let meta: Vec<String> = list::meta_lines(&registration.meta).collect();
         table.add_row([

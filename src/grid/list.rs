@@ -128,7 +128,15 @@ impl Lister {
                     .map_err(explain)?,
             );
         }
-        let index = self.store.index(0, MAX_MEMBERS).await.map_err(explain)?;
+        let index = match self.store.index(0, MAX_MEMBERS).await {
+            Ok(index) => index,
+            Err(error) if store::is_away(&error) => return Err(explain(error)),
+            // Most members have keys that were found already.
+            Err(error) => {
+                tracing::warn!("{}", explain(error));
+                Vec::new()
+            }
+        };
         let of_index = index.iter().filter_map(|(name, _)| node_name(name).ok());
         let scope = &self.store.scope;
         let named = |key: &Vec<u8>| scope.node_of(key).or_else(|| scope.node_of_info(key))?.ok();

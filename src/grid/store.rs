@@ -8,7 +8,7 @@ use super::state::{Found, OwnKeys, Renewal, Write};
 use crate::dist::NodeName;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -323,29 +323,32 @@ pub(crate) fn place(client: &redis::Client) -> String {
 
 /// What went wrong and how to mend it, in one line.
 pub(crate) fn explain(place: &str, error: &RedisError) -> String {
-    // Not that a transaction was aborted is of interest, but the first command for which it was.
-    if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort)
-        && let Some(errors) = error.clone().into_server_errors()
-        && let Some((_, first)) = errors.first()
-        && first.kind() != Some(ServerErrorKind::ExecAbort)
-    {
-        return explain(place, &first.clone().into());
-    }
-    let detail = error.detail().unwrap_or_default();
-    match (error.kind(), error.code()) {
-        (_, Some("NOAUTH")) => format!(
+    // A pipeline or a transaction has failed for the first of its commands that did.
+    let first = error.clone().into_server_errors();
+    let first = first.as_deref().and_then(|errors| errors.first());
+    let (code, detail) = match first {
+        Some((_, error)) => (Some(error.code()), error.details()),
+        None => (error.code(), error.detail()),
+    };
+    let detail = detail.unwrap_or_default();
+    match code {
+        Some("NOAUTH") => format!(
             "{place} wants a password: give it in the URL, --redis redis://USER:PASSWORD@HOST:PORT/"
         ),
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
+        _ if error.kind() == ErrorKind::AuthenticationFailed || code == Some("WRONGPASS") => {
             format!("{place} refuses the user name or password in the URL of --redis: correct them")
         }
-        (ErrorKind::Server(ServerErrorKind::NoPerm), _) | (_, Some("NOPERM")) => format!(
+        Some("NOPERM") => format!(
             "{place} does not permit what the mesh needs ({detail}): give the user the ACL of docs/security.md"
         ),
-        (ErrorKind::Server(ServerErrorKind::ReadOnly), _) => {
+        Some("READONLY") => {
             format!("{place} is a read-only replica: --redis must name its master")
         }
-        (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => {
+        // Any other key of ours is replaced or told by its name.
+        Some("WRONGTYPE") => format!(
+            "{place} has something else than the index of the mesh under its key, redgrid.index:DOMAIN:VERSION: delete it"
+        ),
+        Some("LOADING") => {
             format!("{place} is still loading its data: waiting for it")
         }
         _ if error.is_timeout() => {

@@ -1,6 +1,10 @@
 //! What users are promised, checked against real servers. One binary, so that it links once; one module per promise.
 //!
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
+//! - `demo`: the demonstration, and that nothing of it is left.
+//! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
+//! - `layout`: the sources keep to their layout.
+//! - `life`: nodes come, go and come back; the library from the outside.
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
 //! - `peers`: a Rust node and a real `erl`, in both directions.
@@ -8,6 +12,10 @@
 //! A server that is not installed is a failure, never a skip.
 
 mod cli;
+mod demo;
+mod hostile;
+mod layout;
+mod life;
 mod mesh;
 mod nodes;
 mod peers;

@@ -109,7 +109,8 @@ impl Demo {
                 nodes.contains(FOO) && nodes.contains(RUST)
             })
             .await?;
-        println!();
+        // Parts what was told from the session, where both are read.
+        eprintln!();
         Ok(Self {
             node,
             first,

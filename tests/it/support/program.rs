@@ -1,7 +1,7 @@
 //! A program as a value: its lines can be read and waited for; it is killed and reaped when dropped.
 
 use super::{DEADLINE, eventually};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -35,8 +35,16 @@ struct Output {
 impl Program {
     /// Starts it, with nothing to read.
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it, with an input that stays open and can be written to.
+    pub(crate) fn interactive(command: &mut Command) -> Self {
+        Self::spawn(command.stdin(Stdio::piped()))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -84,6 +92,14 @@ impl Program {
             assert!(Instant::now() < end, "no {text:?} was logged:\n{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Types into it.
+    pub(crate) fn type_in(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().expect("an interactive program");
+        input
+            .write_all(text.as_bytes())
+            .expect("a program that reads");
     }
 
     /// Sends it a signal, such as `-TERM`.
