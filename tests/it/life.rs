@@ -206,7 +206,7 @@ async fn what_a_program_exports_is_called_from_erlang() {
                     None => Err(Exception::error("badarg")),
                 },
                 ("same", [term]) => Ok(term.clone()),
-                ("unsendable", []) => Ok(atom(&"x".repeat(300))),
+                ("unsendable", []) => Ok(atom("x".repeat(300))),
                 ("panics", []) => panic!("on purpose"),
                 ("never", []) => std::future::pending().await,
                 _ => Err(Exception::Undefined),
@@ -315,7 +315,7 @@ async fn a_program_calls_erlang_and_sends_to_it() {
     let text = nobody.unwrap_err().to_string();
     assert!(text.contains("nobody@127.0.0.1 is not running"), "{text}");
     let bad = node
-        .call(&there, "erlang", "hd", [atom(&"x".repeat(300))])
+        .call(&there, "erlang", "hd", [atom("x".repeat(300))])
         .await;
     assert!(matches!(bad, Err(CallFailure::Argument(_))), "{bad:?}");
 
