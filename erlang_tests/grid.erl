@@ -2,9 +2,9 @@
 %% nodes, and waiting for something to become true.
 -module(grid).
 
--export([redis/0, redis/1, cmd/2, free_port/0]).
--export([peer/1, peer/2, call/4]).
--export([stop/1, until/2]).
+-export([redis/0, redis/1, cmd/2, subscribe/2, free_port/0]).
+-export([peer/1, peer/2, call/4, on/2]).
+-export([stop/1, running/0, stop_since/1, until/2, eventually/2, cases/1, measured/2]).
 -export_type([redis/0, peer/0]).
 
 -type redis() :: #{port := inet:port_number(), url := string(), handle := launch:handle(), password := undefined | string()}.
@@ -43,7 +43,7 @@ redis(Opts, Tries) ->
     end.
 
 %% One command on a connection of its own: this is for looking, not for speed.
--spec cmd(redis(), [iodata() | integer()]) -> reply().
+-spec cmd(redis(), [unicode:chardata() | integer()]) -> reply().
 cmd(#{port := Port, password := Password}, Args) ->
     {ok, Socket} = gen_tcp:connect("127.0.0.1", Port, [binary, {active, false}, {packet, line},
                                                        {recbuf, 1048576}, {buffer, 1048576}], 5000),
@@ -61,10 +61,13 @@ roundtrip(Socket, Args) ->
     reply(Socket).
 
 text(Arg) when is_integer(Arg) -> integer_to_binary(Arg);
+text(Arg) when is_binary(Arg) -> Arg;
 text(Arg) -> unicode:characters_to_binary(Arg).
 
-reply(Socket) ->
-    {ok, Line} = gen_tcp:recv(Socket, 0, 5000),
+reply(Socket) -> reply(Socket, 5000).
+
+reply(Socket, Timeout) ->
+    {ok, Line} = gen_tcp:recv(Socket, 0, Timeout),
     Rest = binary:part(Line, 1, byte_size(Line) - 3),
     case binary:first(Line) of
         $+ when Rest =:= <<"OK">> -> ok;
@@ -82,6 +85,36 @@ bulk(Socket, Size) ->
     {ok, <<Bulk:Size/binary, "\r\n">>} = gen_tcp:recv(Socket, Size + 2, 5000),
     ok = inet:setopts(Socket, [{packet, line}]),
     Bulk.
+
+%% Everything that is published on these channels comes to the caller as `{published, Channel, Message}`, from when this
+%% returns until the caller ends.
+-spec subscribe(redis(), [iodata()]) -> ok.
+subscribe(#{port := Port}, Channels) ->
+    To = self(),
+    Ready = make_ref(),
+    {Subscriber, Ref} =
+        spawn_monitor(fun() ->
+                              {ok, Socket} = gen_tcp:connect("127.0.0.1", Port,
+                                                             [binary, {active, false}, {packet, line}], 5000),
+                              _ = [[<<"subscribe">>, _, _] = roundtrip(Socket, ["SUBSCRIBE", C]) || C <- Channels],
+                              To ! Ready,
+                              published(Socket, To)
+                      end),
+    receive
+        Ready -> true = demonitor(Ref, [flush])
+    after 5000 ->
+        error(not_subscribed)
+    end,
+    _ = spawn(fun() ->
+                      End = monitor(process, To),
+                      receive {'DOWN', End, process, _, _} -> exit(Subscriber, kill) end
+              end),
+    ok.
+
+published(Socket, To) ->
+    [<<"message">>, Channel, Message] = reply(Socket, infinity),
+    To ! {published, Channel, Message},
+    published(Socket, To).
 
 -spec free_port() -> inet:port_number().
 free_port() ->
@@ -122,6 +155,10 @@ peer(Name, Opts) ->
 call(#{peer := Peer}, Module, Function, Args) ->
     peer:call(Peer, Module, Function, Args, 30000).
 
+%% The same for a fun, which may receive: it runs in a process of its own there.
+-spec on(peer(), fun(() -> Result)) -> Result.
+on(#{peer := Peer}, Fun) -> peer:call(Peer, erlang, apply, [Fun, []], 60000).
+
 %% ---------------------------------------------------------------- both
 
 -spec stop(redis() | peer()) -> ok.
@@ -130,6 +167,34 @@ stop(#{peer := Peer}) ->
     try peer:stop(Peer)
     catch exit:_ -> ok % it is gone already
     end.
+
+%% What runs for the suites at this moment: programs and peers, whoever started them.
+-spec running() -> [pid()].
+running() ->
+    [Pid || Pid <- processes(), lists:member(proc_lib:translate_initial_call(Pid), [{launch, init, 1}, {peer, init, 1}])].
+
+%% Stops all that was started since. A suite calls this when a case has ended, however it ended.
+-spec stop_since([pid()]) -> ok.
+stop_since(Before) ->
+    Stop = fun(Pid) ->
+                   case proc_lib:translate_initial_call(Pid) of
+                       {launch, init, 1} -> stop(#{handle => Pid});
+                       {peer, init, 1} -> stop(#{peer => Pid});
+                       _ -> ok % it has ended by now
+                   end
+           end,
+    %% All at once: a node may take a while to leave.
+    Stopping = [element(2, spawn_monitor(fun() -> Stop(Pid) end)) || Pid <- running() -- Before],
+    lists:foreach(fun(Ref) -> receive {'DOWN', Ref, process, _, _} -> ok end end, Stopping).
+
+%% The cases of a suite: every exported function with one argument but the usual ones.
+-spec cases(module()) -> [atom()].
+cases(Suite) ->
+    [F || {F, 1} <- Suite:module_info(exports), not lists:member(F, [module_info, init_per_suite, end_per_suite])].
+
+%% Tells how long something took; ct_main says why standard_error.
+-spec measured(iodata(), number()) -> ok.
+measured(What, Ms) -> io:format(standard_error, "ct:           ~ts: ~b ms~n", [What, round(Ms)]).
 
 %% Polls until Fun gives true; after Timeout ms it fails, showing what Fun gave last.
 -spec until(fun(() -> term()), non_neg_integer()) -> ok.
@@ -143,3 +208,13 @@ until(Fun, Timeout, Deadline) ->
         false ->
             receive after 20 -> until(Fun, Timeout, Deadline) end
     end.
+
+%% Polls until Fun gives what is expected and shows both when it does not.
+-spec eventually(Expected, fun(() -> Expected | term())) -> ok.
+eventually(Expected, Fun) ->
+    until(fun() ->
+                  case Fun() of
+                      Expected -> true;
+                      Other -> {expected, Expected, got, Other}
+                  end
+          end, 15000).

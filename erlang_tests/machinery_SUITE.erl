@@ -19,7 +19,11 @@
          two_peers_see_each_other_and_nobody_else/1,
          a_peer_with_another_cookie_stays_out/1,
          this_run_has_an_epmd_of_its_own/1,
+         what_is_published_comes_to_the_subscriber/1,
+         what_was_started_since_is_stopped/1,
+         a_fun_runs_on_a_peer_and_fails_here/1,
          waiting_in_vain_shows_the_last_value/1]).
+
 
 suite() -> [{timetrap, {minutes, 1}}].
 
@@ -129,6 +133,33 @@ this_run_has_an_epmd_of_its_own(_) ->
     ?assertNotEqual(4369, Port),
     {ok, Names} = net_adm:names({127, 0, 0, 1}),
     ?assertEqual(["ct"], [Name || {Name, _} <- Names]).
+
+what_is_published_comes_to_the_subscriber(_) ->
+    Redis = grid:redis(),
+    ok = grid:subscribe(Redis, ["one", "two"]),
+    ?assertEqual(1, grid:cmd(Redis, ["PUBLISH", "two", <<0, 255, "\r\n">>])),
+    receive Message -> ?assertEqual({published, <<"two">>, <<0, 255, "\r\n">>}, Message)
+    after 5000 -> error(nothing_came)
+    end,
+    grid:stop(Redis).
+
+what_was_started_since_is_stopped(_) ->
+    Before = #{handle := Handle} = grid:redis(),
+    Running = grid:running(),
+    ?assert(lists:member(Handle, Running)),
+    #{port := Port} = grid:redis(),
+    #{peer := Peer} = grid:peer(foo),
+    ok = grid:stop_since(Running),
+    ?assertEqual(<<"PONG">>, grid:cmd(Before, ["PING"])),
+    ?assertEqual({error, econnrefused}, gen_tcp:connect("127.0.0.1", Port, [])),
+    ?assertNot(is_process_alive(Peer)),
+    grid:stop(Before).
+
+a_fun_runs_on_a_peer_and_fails_here(_) ->
+    Foo = #{node := Node} = grid:peer(foo),
+    ?assertEqual(Node, grid:on(Foo, fun() -> self() ! node(), receive N -> N end end)),
+    ?assertError(oops, grid:on(Foo, fun() -> error(oops) end)),
+    grid:stop(Foo).
 
 waiting_in_vain_shows_the_last_value(_) ->
     ?assertError({not_true_within_ms, 30, {almost, there}}, grid:until(fun() -> {almost, there} end, 30)),

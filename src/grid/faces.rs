@@ -233,7 +233,7 @@ fn put_info(buf: &mut BytesMut, member: &Member, own: bool) {
         true => write::put_atom(buf, member.name().as_str()),
         false => write::put_binary(buf, member.name().as_str().as_bytes()),
     }
-    key(buf, "ip");
+    key(buf, "address");
     text(buf, &registration.ip);
     key(buf, "port");
     number(buf, registration.port.map(i64::from));

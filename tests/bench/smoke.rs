@@ -23,9 +23,10 @@ use tempfile::TempDir;
 /// How often the node is started.
 const STARTS: usize = 20;
 
-/// How often each side's calls are measured, and how many calls that is.
+/// How often each side's calls are measured, how many calls that is, and after how many of them it is the other's turn.
 const ROUNDS: usize = 5;
 const CALLS: usize = 10_000;
+const SLICE: usize = 500;
 
 /// How long an idle node is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -133,17 +134,20 @@ fn calls(ground: &Ground, caller: &mut Erl) {
     };
     measure("rust@127.0.0.1", CALLS / 5);
     measure("erlang@127.0.0.1", CALLS / 5);
-    for round in 0..ROUNDS {
-        // Who goes first changes, so that neither is always behind the other.
-        let (a, b) = if round % 2 == 0 {
-            let a = measure("rust@127.0.0.1", CALLS);
-            (a, measure("erlang@127.0.0.1", CALLS))
-        } else {
-            let b = measure("erlang@127.0.0.1", CALLS);
-            (measure("rust@127.0.0.1", CALLS), b)
-        };
-        rust.push(a);
-        beam.push(b);
+    for _ in 0..ROUNDS {
+        let (mut a, mut b) = (0.0, 0.0);
+        for slice in 0..CALLS / SLICE {
+            // Who goes first changes, so that neither is always behind the other.
+            if slice.is_multiple_of(2) {
+                a += measure("rust@127.0.0.1", SLICE);
+                b += measure("erlang@127.0.0.1", SLICE);
+            } else {
+                b += measure("erlang@127.0.0.1", SLICE);
+                a += measure("rust@127.0.0.1", SLICE);
+            }
+        }
+        rust.push(a / (CALLS / SLICE) as f64);
+        beam.push(b / (CALLS / SLICE) as f64);
         ratios.push(a / b);
     }
     row("a call, erl to redgrid, us", 1, &mut rust);
@@ -156,7 +160,7 @@ fn calls(ground: &Ground, caller: &mut Erl) {
 fn row(what: &str, digits: usize, values: &mut [f64]) {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
-    let median = if values.len() % 2 == 0 {
+    let median = if values.len().is_multiple_of(2) {
         (values[middle - 1] + values[middle]) / 2.0
     } else {
         values[middle]
