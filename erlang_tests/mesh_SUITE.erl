@@ -240,7 +240,10 @@ node_info_tells_all_that_is_known(Config) ->
     ?assertMatch(#{port := Port, hidden := false}, Own),
     ?assertEqual({error, not_found}, on_rust(Config, node_info, ['nobody@127.0.0.1'])),
     {ok, Seen} = grid:call(?config(foo, Config), redgrid, node_info, [Rust]),
-    ?assertMatch(#{port := Port, address := <<"127.0.0.1">>, impl := <<"redgrid", _/binary>>, status := <<"up">>}, Seen).
+    ?assertMatch(#{port := Port, address := <<"127.0.0.1">>, impl := <<"redgrid", _/binary>>, status := <<"up">>}, Seen),
+    %% Rust and Erlang say the same of one node, in the same types.
+    Same = [node, address, port, proto, impl, creation, hidden, status, connected, meta],
+    ?assertEqual(maps:with(Same, Seen), maps:with(Same, Own)).
 
 %% ---------------------------------------------------------------- who is a member
 

@@ -80,8 +80,11 @@ pub(crate) async fn run(args: &NodeArgs) -> anyhow::Result<()> {
 /// Whoever cannot wait for the leaving says so twice.
 fn end_on_the_next_signal() {
     tokio::spawn(async {
-        super::interrupted().await;
-        std::process::exit(130);
+        // Ctrl-C alone: who stops a service may well signal twice, and means it to leave in order.
+        if let Ok(mut interrupt) = signal(SignalKind::interrupt()) {
+            interrupt.recv().await;
+            std::process::exit(130);
+        }
     });
 }
 

@@ -127,8 +127,8 @@ pub(crate) enum HandshakeError {
     Cookie,
     #[error("it sent {0}, which is not of this handshake: is something else listening there?")]
     Malformed(&'static str),
-    #[error("it lacks {0}: OTP 25 or newer is needed")]
-    Flags(String),
+    #[error("{0} lacks {1}: OTP 25 or newer is needed")]
+    Flags(NodeName, String),
     #[error("it does not accept our node: its log says why")]
     NotAllowed,
     #[error("it is connecting to us at this moment, and that connection goes first")]
@@ -178,7 +178,7 @@ where
     if remote.name != *peer {
         return Err(HandshakeError::OtherName(remote.name.to_string()));
     }
-    check_flags(remote.flags)?;
+    check_flags(&remote)?;
     if !wanted() {
         return Err(HandshakeError::GivenUp);
     }
@@ -227,7 +227,7 @@ where
             creation,
         }
     };
-    if let Err(error) = check_flags(remote.flags) {
+    if let Err(error) = check_flags(&remote) {
         send(stream, b"snot_allowed").await?;
         return Err(error);
     }
@@ -339,7 +339,8 @@ fn parse_challenge(message: &[u8]) -> Result<(Remote, u32), HandshakeError> {
     ))
 }
 
-fn check_flags(flags: u64) -> Result<(), HandshakeError> {
+fn check_flags(peer: &Remote) -> Result<(), HandshakeError> {
+    let flags = peer.flags;
     let flags = if flags & MANDATORY_25_DIGEST != 0 {
         flags | DIGEST_STANDS_FOR
     } else {
@@ -353,7 +354,7 @@ fn check_flags(flags: u64) -> Result<(), HandshakeError> {
     if missing.is_empty() {
         Ok(())
     } else {
-        Err(HandshakeError::Flags(missing.join(", ")))
+        Err(HandshakeError::Flags(peer.name.clone(), missing.join(", ")))
     }
 }
 

@@ -660,6 +660,9 @@ impl Node {
             slots.release(peer, id);
             lock(&self.inner.waiting).remove(peer).unwrap_or_default()
         };
+        if waiting.is_empty() {
+            return;
+        }
         let error = error();
         debug!(%peer, %error, "not connected");
         for waiter in waiting {

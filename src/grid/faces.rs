@@ -3,7 +3,7 @@
 //! Reads are answered from the published view in the task that read the call; changes wait for the owner of the state,
 //! never for Redis.
 
-use super::view::{Member, put_meta, written};
+use super::view::{Member, written};
 use super::{Command, Grid, GridError, Status, typed};
 use crate::dist::{Address, Answer, DownReason, Located, NodeName, PeerInfo, Service};
 use crate::term::{Raw, View as TermView, atom, binary, tuple, write};
@@ -212,56 +212,53 @@ fn error(reason: &str) -> Answer {
     Answer::Error(Raw::encode(&atom(reason)))
 }
 
-/// The map of `node_info`. What is not known is `undefined`.
+/// The map of `node_info`.
 fn put_info(buf: &mut BytesMut, member: &Member, own: bool) {
     let registration = &*member.registration;
-    let text = |buf: &mut BytesMut, text: &str| match text {
-        "" => write::put_atom(buf, "undefined"),
-        text => write::put_binary(buf, text.as_bytes()),
-    };
-    let number = |buf: &mut BytesMut, number: Option<i64>| match number {
-        Some(number) => write::put_int(buf, number),
-        None => write::put_atom(buf, "undefined"),
-    };
+    let key = |buf: &mut BytesMut, name: &str| write::put_atom(buf, name);
+    let text = |buf: &mut BytesMut, text: &str| write::put_binary(buf, text.as_bytes());
     let since = member
         .connected
-        .and_then(|since| since.duration_since(UNIX_EPOCH).ok());
+        .and_then(|since| since.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| i64::try_from(since.as_millis()).ok());
+    let age = if own { 0 } else { member.age().as_millis() };
+
+    // Keys, types and what stands for the unknown are those of the Erlang library.
     write::put_map(buf, 13);
-    let key = |buf: &mut BytesMut, name: &str| write::put_atom(buf, name);
     key(buf, "node");
-    match member.speakable {
-        true => write::put_atom(buf, member.name().as_str()),
-        false => write::put_binary(buf, member.name().as_str().as_bytes()),
-    }
+    text(buf, member.name().as_str());
     key(buf, "address");
     text(buf, &registration.ip);
     key(buf, "port");
-    number(buf, registration.port.map(i64::from));
+    match registration.port {
+        Some(port) => write::put_int(buf, i64::from(port)),
+        None => write::put_atom(buf, "unknown"),
+    }
     key(buf, "proto");
-    write::put_atom(buf, registration.proto());
+    text(buf, registration.proto());
     key(buf, "impl");
     text(buf, &registration.implementation);
     key(buf, "creation");
-    number(buf, registration.creation.map(i64::from));
+    write::put_int(buf, registration.creation.map_or(0, i64::from));
     key(buf, "started_at");
-    number(buf, registration.started_at);
+    write::put_int(buf, registration.started_at.unwrap_or(0));
     key(buf, "hidden");
     write::put_bool(buf, registration.hidden);
     key(buf, "status");
-    match &registration.status {
-        Status::Other(word) => write::put_binary(buf, word.as_bytes()),
-        status => write::put_atom(buf, status.as_str()),
-    }
+    text(buf, registration.status.as_str());
     key(buf, "connected");
     write::put_bool(buf, own || member.connected.is_some());
     key(buf, "since");
-    number(
-        buf,
-        since.and_then(|since| i64::try_from(since.as_millis()).ok()),
-    );
+    match since {
+        Some(since) => write::put_int(buf, since),
+        None => write::put_atom(buf, "undefined"),
+    }
     key(buf, "age_ms");
-    let age = if own { 0 } else { member.age().as_millis() };
-    number(buf, i64::try_from(age).ok());
+    write::put_int(buf, i64::try_from(age).unwrap_or(i64::MAX));
     key(buf, "meta");
-    put_meta(buf, member, true);
+    write::put_list(buf, registration.meta.len());
+    for (name, value) in registration.meta.iter() {
+        typed::put_plain(buf, name, value);
+    }
+    write::put_nil(buf);
 }

@@ -181,7 +181,7 @@ fn answer<'a>(members: impl Iterator<Item = &'a Member>, native: bool) -> Raw {
 }
 
 /// `[{<<"ip">>, Ip}, {Key, Value}...]`, or with the types that were given.
-pub(crate) fn put_meta(buf: &mut BytesMut, member: &Member, native: bool) {
+fn put_meta(buf: &mut BytesMut, member: &Member, native: bool) {
     let Registration { ip, meta, .. } = &*member.registration;
     write::put_list(buf, meta.len() + 1);
     let put = |buf: &mut BytesMut, key: &str, value: &MetaValue, atoms| match native {

@@ -40,8 +40,10 @@ struct Demo {
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let stay = !args.once && std::io::stdout().is_terminal();
     let mut demo = tokio::select! {
-        demo = Demo::start() => demo?,
+        // First the signals, so that none finds servers started and nobody listening.
+        biased;
         () = ended() => return Ok(()),
+        demo = Demo::start() => demo?,
     };
     let shown = tokio::select! {
         shown = demo.session() => shown,

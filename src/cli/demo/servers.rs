@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 /// The Erlang library, carried inside the binary so that the demonstration works wherever it is.
@@ -21,6 +21,13 @@ static LIBRARY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rebar_fixture/src");
 
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs a server, and ends it when its own input is closed: so it ends with us even when we are killed.
+const WATCHED: &str = r#"exec 3<&0
+"$0" "$@" 3<&- </dev/null &
+server=$!
+{ read -r _ <&3; kill "$server" 2>/dev/null; } &
+wait "$server""#;
 
 /// A server on a port of its own, which ends with us.
 pub(super) struct Server {
@@ -55,21 +62,20 @@ impl Server {
         arguments: impl Fn(&mut Command, &str),
     ) -> anyhow::Result<Self> {
         // Between the look for a free port and the start somebody else may take it.
+        installed(program, package)?;
         for _ in 0..5 {
             let port = free_port()?;
-            let mut command = Command::new(program);
+            let mut command = Command::new("sh");
+            command.args(["-c", WATCHED, program]);
             arguments(&mut command, &port.to_string());
             let mut child = command
-                .stdin(Stdio::null())
+                .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 // Ctrl-C is for us: we end them in their order.
                 .process_group(0)
-                .kill_on_drop(true)
                 .spawn()
-                .with_context(|| {
-                    format!("cannot start `{program}`: install it (Debian: {package})")
-                })?;
+                .context("cannot start `sh`")?;
             if listens(port, &mut child).await {
                 return Ok(Self { child, port });
             }
@@ -78,8 +84,20 @@ impl Server {
     }
 
     pub(super) async fn stop(mut self) {
-        let _ = self.child.kill().await;
+        drop(self.child.stdin.take());
+        if timeout(PATIENCE, self.child.wait()).await.is_err() {
+            eprintln!("what listens on port {} does not end", self.port);
+        }
     }
+}
+
+/// Whether a program is there to be started; the shell that starts it could only say so to nobody.
+fn installed(program: &str, package: &str) -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
+        return Ok(());
+    }
+    bail!("cannot start `{program}`: install it (Debian: {package})")
 }
 
 /// A port that nobody listens on at this moment.
