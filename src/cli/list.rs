@@ -3,7 +3,7 @@
 use super::{AwaitArgs, NodesArgs, logging::init_logging, print, table};
 use crate::{
     config::{ReaderConfig, environment},
-    grid::{self, Listed, Meta, MetaValue, Registration, Scope},
+    grid::{self, Listed, MetaValue, Registration, Scope},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -121,10 +121,4 @@ fn meta_json(value: &MetaValue) -> Value {
         MetaValue::Float(number) => json!(number),
         other => Value::String(String::from_utf8_lossy(&other.text()).into_owned()),
     }
-}
-
-/// `KEY=TEXT`, one per entry.
-pub(crate) fn meta_lines(meta: &Meta) -> impl Iterator<Item = String> {
-    meta.iter()
-        .map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(&value.text())))
 }

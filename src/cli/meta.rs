@@ -1,6 +1,6 @@
 //! `redgrid meta`: reads what a node announces from Redis, and has the node itself change it.
 
-use super::{MetaAction, MetaArgs, MetaTarget, client, list, print};
+use super::{MetaAction, MetaArgs, MetaTarget, client, print, table};
 use crate::{
     config::{CallerConfig, ThisHost, environment, meta_entry},
     grid::{self, Listed, Meta, MetaValue, Scope, typed},
@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &MetaArgs) -> anyhow::Result<()> {
     match &args.action {
         MetaAction::Get { target } => {
             let member = find(target).await?;
-            let lines: Vec<String> = list::meta_lines(&member.registration.meta).collect();
+            let lines: Vec<String> = table::meta_lines(&member.registration.meta).collect();
             print(&lines.join("\n"))
         }
         MetaAction::Set { entries, target } => {

@@ -5,9 +5,8 @@
 
 use super::{NodeArgs, logging::init_logging};
 use crate::{
-    config::{self, Config, ThisHost, environment},
+    config::{Config, ThisHost, environment},
     dist::Epmd,
-    grid::Connect,
     node::Node,
 };
 use sd_notify::NotifyState;
@@ -106,11 +105,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .listen(config.listen)
         .epmd_mode(config.epmd.mode)
         .epmd(epmd)
-        .connect(match config.connect {
-            config::Connect::All => Connect::All,
-            config::Connect::None => Connect::None,
-            config::Connect::Where(pairs) => Connect::Matching(pairs),
-        })
+        .connect(config.connect)
         .peers(config.peers)
         .hidden(config.hidden)
         .tick_time(config.net_ticktime)

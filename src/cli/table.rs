@@ -1,8 +1,7 @@
 //! The mesh as a table: drawn once, or again and again in place.
 
-use super::list;
 use crate::{
-    grid::{Member, Registration, Standing},
+    grid::{Member, Meta, Registration, Standing},
     node::Node,
 };
 use comfy_table::{ContentArrangement, Table, presets};
@@ -33,7 +32,7 @@ pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, St
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
     for (registration, state) in rows {
-        let meta: Vec<String> = list::meta_lines(&registration.meta).collect();
+        let meta: Vec<String> = meta_lines(&registration.meta).collect();
         table.add_row([
             registration.node.to_string(),
             registration.ip.clone(),
@@ -43,6 +42,12 @@ pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, St
         ]);
     }
     table.trim_fmt()
+}
+
+/// `KEY=TEXT`, one per entry.
+pub(crate) fn meta_lines(meta: &Meta) -> impl Iterator<Item = String> {
+    meta.iter()
+        .map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(&value.text())))
 }
 
 /// Draws the mesh as a node sees it, until the future is dropped.

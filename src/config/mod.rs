@@ -37,12 +37,12 @@ pub use self::name::{Host, ThisHost, is_loopback_host};
 pub use self::redis_url::RedisUrl;
 pub use self::sources::{Environment, Flags, environment};
 pub use self::table::{Kind, SETTINGS, Setting};
-pub use self::value::{Connect, LogFormat, LogLevel};
+pub use self::value::{LogFormat, LogLevel};
 
 use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
 use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName};
-use crate::grid::meta::Meta;
+use crate::grid::{Connect, Meta};
 
 /// The name of a node that was given none.
 const DEFAULT_NAME: &str = "redgrid@127.0.0.1";
@@ -158,7 +158,7 @@ impl Config {
             port: epmd_port(&sources)?,
             addresses: list(&sources, "epmd-address", value::address)?,
         };
-        let connect = parsed(&sources, "connect", str::parse)?.unwrap_or(Connect::All);
+        let connect = parsed(&sources, "connect", value::connect)?.unwrap_or_default();
         let peers = list(&sources, "peers", value::network)?;
         let hidden = sources.is_on("hidden")?;
         let net_ticktime =

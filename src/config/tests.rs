@@ -225,7 +225,7 @@ fn every_kind_of_setting_can_stand_in_the_file() {
     assert_eq!(config.meta.get("note"), Some(&MetaValue::from("a,b")));
     assert_eq!(config.peers[0].to_string(), "10.0.0.0/8");
     assert_eq!((config.epmd.port, config.hidden), (14369, true));
-    assert!(matches!(config.connect, Connect::Where(pairs) if pairs.len() == 2));
+    assert!(matches!(config.connect, Connect::Matching(pairs) if pairs.len() == 2));
     assert_eq!(
         (config.net_ticktime.as_secs(), config.max_frame),
         (7, 64 << 20)

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::error::{BadValue, shown};
 use crate::dist::{EpmdMode, Listen};
+use crate::grid::Connect;
 
 /// Where the node listens: `ADDR:PORT`, or `ADDR:FIRST-LAST` for the first free
 /// port of a range; port 0 is any.
@@ -60,36 +61,22 @@ pub(super) fn epmd(raw: &str) -> Result<EpmdMode, BadValue> {
 }
 
 /// Which discovered nodes to connect to of our own accord.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Connect {
-    /// Every one.
-    All,
-    /// None: others may still connect to us.
-    None,
-    /// Those whose meta has, for each of these keys, a value with this text.
-    Where(Vec<(String, String)>),
-}
-
-impl FromStr for Connect {
-    type Err = BadValue;
-
-    fn from_str(raw: &str) -> Result<Connect, BadValue> {
-        match raw {
-            "all" => return Ok(Connect::All),
-            "none" => return Ok(Connect::None),
-            _ => {}
-        }
-        let pairs = raw.split(',').map(|pair| {
-            let (key, value) = pair.trim().split_once('=')?;
-            (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
-        });
-        match pairs.collect() {
-            Some(pairs) => Ok(Connect::Where(pairs)),
-            None => Err(BadValue::new(
-                format!("{} does not say whom to connect to", shown(raw)),
-                "write all, none or KEY=VALUE,... (nodes whose meta matches)",
-            )),
-        }
+pub(super) fn connect(raw: &str) -> Result<Connect, BadValue> {
+    match raw {
+        "all" => return Ok(Connect::All),
+        "none" => return Ok(Connect::None),
+        _ => {}
+    }
+    let pairs = raw.split(',').map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (!key.is_empty()).then(|| (key.to_owned(), value.to_owned()))
+    });
+    match pairs.collect() {
+        Some(pairs) => Ok(Connect::Matching(pairs)),
+        None => Err(BadValue::new(
+            format!("{} does not say whom to connect to", shown(raw)),
+            "write all, none or KEY=VALUE,... (nodes whose meta matches)",
+        )),
     }
 }
 
@@ -314,15 +301,15 @@ mod tests {
 
     #[test]
     fn connect_is_all_none_or_what_the_meta_must_say() {
-        assert_eq!("all".parse(), Ok(Connect::All));
-        assert_eq!("none".parse(), Ok(Connect::None));
+        assert_eq!(connect("all"), Ok(Connect::All));
+        assert_eq!(connect("none"), Ok(Connect::None));
         let pairs = vec![
             ("lang".to_owned(), "rust".to_owned()),
             ("zone".to_owned(), String::new()),
         ];
-        assert_eq!("lang=rust, zone=".parse(), Ok(Connect::Where(pairs)));
+        assert_eq!(connect("lang=rust, zone="), Ok(Connect::Matching(pairs)));
         for raw in ["", "some", "=1", "a=1,", "all,none"] {
-            assert!(raw.parse::<Connect>().is_err(), "{raw}");
+            assert!(connect(raw).is_err(), "{raw}");
         }
     }
 
