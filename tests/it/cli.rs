@@ -346,6 +346,28 @@ async fn sigterm_leaves_the_mesh_and_exits_with_0() {
 }
 
 #[tokio::test]
+async fn told_to_stop_while_it_starts_it_leaves_nothing_in_redis() {
+    let host = Host::start();
+    for pause in 0..16 {
+        let node = Program::start(&mut host.redgrid(&["node", "--name", "a@127.0.0.1"]));
+        // Another moment of the start each time: nothing is waited for.
+        tokio::time::sleep(Duration::from_millis(4 * pause)).await;
+        node.signal("-TERM");
+        let ended = node.ended().await;
+        // A signal in the first moments finds a process that has not begun.
+        assert!(
+            [0, 128 + 15].contains(&ended.code),
+            "{}: {}",
+            ended.code,
+            ended.stderr
+        );
+        let mut keys: Vec<String> = host.redis.cmd(&["KEYS", "*"]).await;
+        keys.retain(|key| key.contains("a@127.0.0.1"));
+        assert_eq!(keys, [""; 0], "after {} ms", 4 * pause);
+    }
+}
+
+#[tokio::test]
 async fn it_leaves_in_time_though_redis_hangs_and_a_second_interrupt_ends_it_at_once() {
     let host = Host::start();
     let patient = host.node("a@127.0.0.1", &[]).await;
