@@ -13,7 +13,11 @@ use anyhow::Context;
 use rand::{Rng, distr::Uniform};
 use servers::Server;
 use shell::{Settings, Shell};
-use std::io::{IsTerminal, Write};
+use std::{
+    io::{ErrorKind, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
 
 /// The names, as in the talk but for the hosts.
@@ -30,7 +34,7 @@ struct Demo {
     redis_url: String,
     epmd: Server,
     cookie: String,
-    dir: TempDir,
+    ebin: PathBuf,
 }
 
 /// Runs the demonstration.
@@ -38,12 +42,19 @@ struct Demo {
 /// # Errors
 /// A program is missing or does not come up: the text says which, and how to install it.
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let dir = TempDir::with_prefix("redgrid-demo-").context("no temporary directory")?;
+    let shown = show(args, dir.path()).await;
+    remove(dir).await;
+    shown
+}
+
+async fn show(args: &DemoArgs, dir: &Path) -> anyhow::Result<()> {
     let stay = !args.once && std::io::stdout().is_terminal();
     let mut demo = tokio::select! {
         // First the signals, so that none finds servers started and nobody listening.
         biased;
         () = ended() => return Ok(()),
-        demo = Demo::start() => demo?,
+        demo = Demo::start(dir) => demo?,
     };
     let shown = tokio::select! {
         shown = demo.session() => shown,
@@ -60,14 +71,29 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     shown
 }
 
+/// Removes the files. What was interrupted while it started may write a last one just then, so once may not be enough.
+async fn remove(dir: TempDir) {
+    let dir = dir.keep();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match std::fs::remove_dir_all(&dir) {
+            Ok(()) => return,
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            Err(error) if Instant::now() > deadline => {
+                return eprintln!("{} stays: {error}", dir.display());
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 impl Demo {
-    async fn start() -> anyhow::Result<Self> {
-        let dir = TempDir::with_prefix("redgrid-demo-").context("no temporary directory")?;
+    async fn start(dir: &Path) -> anyhow::Result<Self> {
         say("a Redis and an epmd of its own, and the Erlang library compiled");
         let (redis, epmd, ebin) = tokio::join!(
-            Server::redis(dir.path()),
+            Server::redis(dir),
             Server::epmd(),
-            servers::compile_library(&dir)
+            servers::compile_library(dir)
         );
         let (redis, epmd, ebin) = (redis?, epmd?, ebin?);
         let redis_url = format!("redis://127.0.0.1:{}/", redis.port);
@@ -87,7 +113,7 @@ impl Demo {
             })
             .start()
             .await?;
-        let logs = [dir.path().join("foo.log"), dir.path().join("bar.log")];
+        let logs = [dir.join("foo.log"), dir.join("bar.log")];
         let settings = |name, log| Settings {
             name,
             cookie: &cookie,
@@ -121,7 +147,7 @@ impl Demo {
             redis_url,
             epmd,
             cookie,
-            dir,
+            ebin,
         })
     }
 
@@ -154,7 +180,7 @@ impl Demo {
              Join with another Rust node:\n  \
              {} node --name you@127.0.0.1 --cookie {cookie} --redis {redis} --epmd-port {port}\n\n\
              Ctrl-C ends it all.\n",
-            self.dir.path().join("ebin").display(),
+            self.ebin.display(),
             program.display(),
         );
         Ok(())
@@ -165,9 +191,6 @@ impl Demo {
         self.node.leave().await;
         self.redis.stop().await;
         self.epmd.stop().await;
-        if let Err(error) = self.dir.close() {
-            eprintln!("the temporary directory stays: {error}");
-        }
     }
 }
 

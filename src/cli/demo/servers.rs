@@ -9,7 +9,6 @@ use std::{
     process::Stdio,
     time::Duration,
 };
-use tempfile::TempDir;
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
@@ -120,8 +119,8 @@ async fn listens(port: u16, child: &mut Child) -> bool {
 }
 
 /// Compiles the Erlang library and returns where it is.
-pub(super) async fn compile_library(dir: &TempDir) -> anyhow::Result<PathBuf> {
-    let (source, ebin) = (dir.path().join("src"), dir.path().join("ebin"));
+pub(super) async fn compile_library(dir: &Path) -> anyhow::Result<PathBuf> {
+    let (source, ebin) = (dir.join("src"), dir.join("ebin"));
     fs::create_dir_all(&source)?;
     fs::create_dir_all(&ebin)?;
     let mut modules = Vec::new();
