@@ -241,6 +241,12 @@ node_info_tells_all_that_is_known(Config) ->
     ?assertEqual({error, not_found}, on_rust(Config, node_info, ['nobody@127.0.0.1'])),
     {ok, Seen} = grid:call(?config(foo, Config), redgrid, node_info, [Rust]),
     ?assertMatch(#{port := Port, address := <<"127.0.0.1">>, impl := <<"redgrid", _/binary>>, status := <<"up">>}, Seen),
+    %% Asked for what another node's process says, each asks it.
+    Process = {redgrid, 'foo@127.0.0.1'},
+    Pid = grid:call(?config(foo, Config), erlang, whereis, [redgrid]),
+    ?assertEqual(lists:sort(grid:call(?config(foo, Config), redgrid, nodes, [])), lists:sort(on_rust(Config, nodes, [Process]))),
+    ?assertEqual(on_rust(Config, nodes, [Process]), on_rust(Config, nodes, [Pid])),
+    ?assertMatch({badrpc, {'EXIT', {noproc, _}}}, on_rust(Config, nodes, [{nobody, 'foo@127.0.0.1'}])),
     %% Rust and Erlang say the same of one node, in the same types.
     Same = [node, address, port, proto, impl, creation, hidden, status, connected, meta],
     ?assertEqual(maps:with(Same, Seen), maps:with(Same, Own)).

@@ -352,14 +352,47 @@ impl Node {
         request: Raw,
         timeout: Duration,
     ) -> Result<Raw, CallError> {
-        let name = call::atom(name);
+        let process = call::atom(name);
         self.ask(peer, timeout, |number, answer| Command::GenCall {
             number,
-            name,
+            process,
             request,
             answer,
         })
         .await
+    }
+
+    /// The same for a process as Erlang names it: a pid, or `{Name, Node}`.
+    ///
+    /// # Errors
+    /// See [`CallError`]; what names no process of another node is answered `noproc`.
+    pub async fn call_process(
+        &self,
+        process: &Raw,
+        request: Raw,
+        timeout: Duration,
+    ) -> Result<Raw, CallError> {
+        let view = process.view();
+        let (node, process) = match view.tuple_n::<2>() {
+            Some([name, node]) => (node.atom_name(), process.sub(name)),
+            None => (view.node().filter(|_| view.is_pid()), process.clone()),
+        };
+        let named = process.view().is_pid() || process.view().as_atom().is_some();
+        match node.and_then(|node| node.parse::<NodeName>().ok()) {
+            Some(peer) if named && peer != *self.name() => {
+                self.ask(&peer, timeout, |number, answer| Command::GenCall {
+                    number,
+                    process,
+                    request,
+                    answer,
+                })
+                .await
+            }
+            _ => Err(CallError::Exit {
+                node: self.name().clone(),
+                reason: call::atom("noproc"),
+            }),
+        }
     }
 
     /// Sends a message to a registered name on a peer, connecting first where needed. As in Erlang nobody hears whether

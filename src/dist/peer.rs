@@ -63,7 +63,7 @@ pub(crate) enum Command {
     },
     GenCall {
         number: u64,
-        name: Raw,
+        process: Raw,
         request: Raw,
         answer: oneshot::Sender<Result<Raw, Failure>>,
     },
@@ -351,14 +351,14 @@ impl Connection<'_> {
             }
             Command::GenCall {
                 number,
-                name,
+                process,
                 request,
                 answer,
             } => {
                 self.answers.insert(number, answer);
                 Input::GenCall {
                     number,
-                    name,
+                    process,
                     request,
                 }
             }

@@ -60,10 +60,10 @@ pub(crate) enum Input {
         function: Raw,
         args: Raw,
     },
-    /// We call a process there.
+    /// We call a process there: a registered name or a pid.
     GenCall {
         number: u64,
-        name: Raw,
+        process: Raw,
         request: Raw,
     },
     /// Nobody waits for the answer of this call any more.
@@ -198,7 +198,7 @@ enum Waiting {
     /// Nobody waits any more, but the spawn reply is still to come: only then can the monitor be taken back.
     Abandoned,
     Process {
-        name: Raw,
+        target: Raw,
     },
 }
 
@@ -328,23 +328,29 @@ impl State {
             }
             Input::GenCall {
                 number,
-                name,
+                process,
                 request,
             } => {
-                self.waiting
-                    .insert(number, Waiting::Process { name: name.clone() });
+                let target = process.clone();
+                self.waiting.insert(number, Waiting::Process { target });
                 let (caller, reference) =
                     (self.own.ids.pid(CALLER), self.own.ids.reference(number));
                 effects.push(Effect::Write(Message::Monitor {
                     watcher: caller.clone(),
-                    target: name.clone(),
+                    target: process.clone(),
                     reference: reference.clone(),
                 }));
                 let message = gen_call(&caller, &reference, &request);
-                effects.push(Effect::Write(Message::RegSend {
-                    from: caller,
-                    to: name,
-                    message,
+                effects.push(Effect::Write(match process.view().is_pid() {
+                    true => Message::Send {
+                        to: process,
+                        message,
+                    },
+                    false => Message::RegSend {
+                        from: caller,
+                        to: process,
+                        message,
+                    },
                 }));
             }
             Input::Abandon(number) => {
@@ -676,7 +682,7 @@ impl State {
 
     fn demonitor(&mut self, number: u64, waiting: Waiting, effects: &mut Vec<Effect>) {
         let target = match waiting {
-            Waiting::Process { name: target }
+            Waiting::Process { target }
             | Waiting::Function {
                 process: Some(target),
             } => target,

@@ -98,9 +98,11 @@ impl Driver {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(keep(keeper.clone()));
+        let node = Arc::new(node);
+        *self.shared.node() = Some(node.clone());
         let run = Run {
             state,
-            node: Arc::new(node),
+            node,
             keeper,
             answers,
             tasks,
@@ -457,6 +459,7 @@ struct Stop(Arc<Shared>);
 impl Drop for Stop {
     fn drop(&mut self) {
         let mut mailbox = self.0.mailbox();
+        *self.0.node() = None;
         mailbox.stopped = true;
         mailbox.news.clear();
     }

@@ -5,13 +5,15 @@
 
 use super::view::{Member, written};
 use super::{Command, Grid, GridError, Status, typed};
-use crate::dist::{Address, Answer, DownReason, Located, NodeName, PeerInfo, Service};
+use crate::dist::{Address, Answer, CallError, DownReason, Located, NodeName, PeerInfo, Service};
 use crate::term::{Raw, View as TermView, atom, binary, tuple, write};
 use bytes::BytesMut;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The registered name, and the module.
 const NAME: &str = "redgrid";
+/// How long the process of another member may take to answer, as in the original.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Service for Grid {
     fn names(&self) -> Vec<String> {
@@ -78,7 +80,7 @@ impl Service for Grid {
             // With the name or pid of the process in front, as the original.
             ("nodes", [whom]) if whom.view().list().is_none() => match self.is_us(whom.view()) {
                 true => self.function("nodes", &[]).unwrap_or(Answer::Undef),
-                false => error("noproc"),
+                false => self.nodes_of(whom.clone()),
             },
             ("update_meta", [whom, meta]) => match self.is_us(whom.view()) {
                 true => self
@@ -165,6 +167,22 @@ impl Grid {
             (true, false) => view.native_answer(),
             (false, false) => view.plain_answer(),
         })
+    }
+
+    /// What the process of another member says, which is asked as the original asks it.
+    fn nodes_of(&self, whom: Raw) -> Answer {
+        let Some(node) = self.shared.node().clone() else {
+            return error("noproc");
+        };
+        let asked = node.call(whom, Raw::encode(&atom("nodes")), ASK_TIMEOUT);
+        Answer::Later(Box::pin(async move {
+            match asked.await {
+                Ok(nodes) => Answer::Reply(nodes),
+                Err(CallError::Exit { reason, .. }) => Answer::Error(reason),
+                Err(CallError::Timeout { .. }) => error("timeout"),
+                Err(_) => error("noconnection"),
+            }
+        }))
     }
 
     /// Answers when our own view shows the change.

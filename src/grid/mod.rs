@@ -133,6 +133,8 @@ struct Shared {
     changes: broadcast::Sender<Change>,
     /// Whether Redis has had our registration at least once.
     joined: watch::Sender<bool>,
+    /// The node, while the driver runs.
+    node: Mutex<Option<Arc<dyn Peers>>>,
 }
 
 /// What waits for the driver, in the order it came.
@@ -163,6 +165,10 @@ enum Command {
 }
 
 impl Shared {
+    fn node(&self) -> MutexGuard<'_, Option<Arc<dyn Peers>>> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
         // Nothing panics while it is held; were it so, what is in it is still whole.
         self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
@@ -217,6 +223,7 @@ impl Grid {
             news: Notify::new(),
             changes: broadcast::channel(MAX_CHANGES).0,
             joined: watch::channel(false).0,
+            node: Mutex::default(),
         });
         let driver = Driver::new(
             shared.clone(),

@@ -2,7 +2,9 @@
 
 use crate::support::{DEADLINE, eventually, log::Log, redis::Redis};
 use futures_util::future::BoxFuture;
-use redgrid::dist::{Address, Answer, ConnectError, DownReason, NodeName, PeerInfo, Service};
+use redgrid::dist::{
+    Address, Answer, CallError, ConnectError, DownReason, NodeName, PeerInfo, Service,
+};
 use redgrid::grid::{self, Dialling, Grid, GridError, Meta, MetaValue, Options, Peers, Scope};
 use redgrid::term::{Raw, Term, atom, binary, int, list, string, tuple};
 use std::collections::{BTreeMap, HashMap};
@@ -128,6 +130,27 @@ impl Peers for Toy {
                     node: peer,
                     at: (at.ip, at.port.unwrap_or(4369)).into(),
                     why: "connection refused".into(),
+                }),
+            }
+        })
+    }
+
+    fn call(
+        &self,
+        process: Raw,
+        _: Raw,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<Raw, CallError>> {
+        let node = self.name.clone();
+        Box::pin(async move {
+            match process.view().as_atom() {
+                Some(_) => Err(CallError::Exit {
+                    node,
+                    reason: Raw::encode(&atom("noproc")),
+                }),
+                None => Err(CallError::Timeout {
+                    node,
+                    after: timeout,
                 }),
             }
         })
@@ -660,7 +683,7 @@ async fn erlang_callers_are_answered_as_the_contract_says() {
         reply(call(atom("nodes")))
     );
     assert_eq!(
-        reply(a.grid.apply("redgrid", "nodes", &[raw(atom("nobody"))])),
+        awaited(a.grid.apply("redgrid", "nodes", &[raw(atom("nobody"))])).await,
         tuple(vec![atom("error"), atom("noproc")])
     );
     assert_eq!(

@@ -512,7 +512,7 @@ async fn two_nodes_that_flood_each_other_both_get_all_answers() {
             let (answer, wait) = oneshot::channel();
             let command = Command::GenCall {
                 number: 1 << 20 | number,
-                name: call::atom("toy"),
+                process: call::atom("toy"),
                 request: request.clone(),
                 answer,
             };
@@ -576,7 +576,7 @@ async fn a_call_given_up_while_the_mailbox_was_full_is_taken_back_by_the_clock()
     let (answer, wait) = oneshot::channel();
     let command = Command::GenCall {
         number: 1 << 20,
-        name: call::atom("server"),
+        process: call::atom("server"),
         request: call::nil(),
         answer,
     };

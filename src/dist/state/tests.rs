@@ -699,7 +699,7 @@ fn call(number: u64) -> Input {
 fn gen_call_input(number: u64) -> Input {
     Input::GenCall {
         number,
-        name: atom("server"),
+        process: atom("server"),
         request: atom("q"),
     }
 }
