@@ -114,6 +114,19 @@ async fn without_a_terminal_it_shows_the_session_and_ends() {
 }
 
 #[tokio::test]
+async fn a_closed_output_ends_it_quietly_and_leaves_nothing() {
+    let stage = Stage::new();
+    let program = env!("CARGO_BIN_EXE_redgrid");
+    // The reader of the pipe is gone long before the session is shown.
+    let script = format!("{{ {program} demo --once 2>&3; echo $? >&4; }} 3>&2 4>&2 | exec true");
+    let mut command = stage.command("bash");
+    let ended = Program::start(command.args(["-c", &script])).ended().await;
+    assert!(ended.stderr.ends_with("\n0\n"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    stage.is_empty().await;
+}
+
+#[tokio::test]
 async fn interrupted_in_the_middle_it_leaves_nothing() {
     for (signal, after, pause) in [
         ("-INT", "starting: a Redis", 0),

@@ -7,14 +7,14 @@
 mod servers;
 mod shell;
 
-use super::{DemoArgs, table};
+use super::{DemoArgs, print, table};
 use crate::{dist::Epmd, node::Node};
 use anyhow::Context;
 use rand::{Rng, distr::Uniform};
 use servers::Server;
 use shell::{Settings, Shell};
 use std::{
-    io::{ErrorKind, IsTerminal, Write},
+    io::{ErrorKind, IsTerminal},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -57,16 +57,10 @@ async fn show(args: &DemoArgs, dir: &Path) -> anyhow::Result<()> {
         demo = Demo::start(dir) => demo?,
     };
     let shown = tokio::select! {
-        shown = demo.session() => shown,
-        () = ended() => Ok(()),
+        shown = demo.perform(stay) => shown,
+        // Behind the ^C of the terminal.
+        () = ended() => if stay { print("") } else { Ok(()) },
     };
-    if shown.is_ok() && stay {
-        demo.explain()?;
-        tokio::select! {
-            () = table::live(&demo.node) => {}
-            () = ended() => println!(),
-        }
-    }
     demo.stop().await;
     shown
 }
@@ -151,29 +145,37 @@ impl Demo {
         })
     }
 
+    /// The session, and with `stay` the table for as long as one looks at it.
+    async fn perform(&mut self, stay: bool) -> anyhow::Result<()> {
+        self.session().await?;
+        if stay {
+            self.explain()?;
+            table::live(&self.node).await;
+        }
+        Ok(())
+    }
+
     /// The session of the talk.
     async fn session(&mut self) -> anyhow::Result<()> {
         let update = "redgrid:update_meta([{weight, 0}]).";
-        println!("{}{update}", self.first.prompt());
-        println!("{}", self.first.eval(update).await?);
+        print(&format!("{}{update}", self.first.prompt()))?;
+        print(&self.first.eval(update).await?)?;
 
         // The other node hears of it through Redis, in a moment.
         let nodes = "redgrid:nodes([native]).";
         let seen = |answer: &str| answer.contains("{weight,0}") && answer.contains("{lang,rust}");
         let answer = self.second.until(nodes, seen).await?;
-        println!("{}{nodes}\n{answer}", self.second.prompt());
+        print(&format!("{}{nodes}\n{answer}", self.second.prompt()))?;
 
         let connected = "nodes().";
         let answer = self.second.eval(connected).await?;
-        println!("{}{connected}\n{answer}", self.second.prompt());
-        std::io::stdout().flush()?;
-        Ok(())
+        print(&format!("{}{connected}\n{answer}", self.second.prompt()))
     }
 
     fn explain(&self) -> anyhow::Result<()> {
         let program = std::env::current_exe()?;
         let (redis, cookie, port) = (&self.redis_url, &self.cookie, self.epmd.port);
-        println!(
+        print(&format!(
             "\nJoin from another Erlang shell:\n  \
              ERL_EPMD_PORT={port} REDIS_URL={redis} LOCAL_IP=127.0.0.1 erl -name me@127.0.0.1 \
              -setcookie {cookie} -pa {} -eval 'application:ensure_all_started(redgrid).'\n\n\
@@ -182,8 +184,7 @@ impl Demo {
              Ctrl-C ends it all.\n",
             self.ebin.display(),
             program.display(),
-        );
-        Ok(())
+        ))
     }
 
     async fn stop(self) {
