@@ -272,7 +272,12 @@ where
     }
 
     let challenge: u32 = rand::random();
-    send(stream, &name_message(local, Some(challenge))).await?;
+    let mut said = local.clone();
+    if dynamic {
+        // As OTP does: the flag comes back in the place of PUBLISHED, and without it the peer never takes its name.
+        said.flags = said.flags & !PUBLISHED | Flag::NAME_ME.bits();
+    }
+    send(stream, &name_message(&said, Some(challenge))).await?;
 
     let reply = receive(stream, "the answer to our challenge").await?;
     let malformed = || HandshakeError::Malformed("something else than an answer to our challenge");
@@ -617,5 +622,18 @@ mod tests {
         assert_eq!(remote.name.short().len(), 13);
         assert_eq!(remote.flags & PUBLISHED, 0);
         assert!(remote.creation >= 4);
+
+        let host = local("host@h", "secret");
+        let acceptor = accept(&mut b, &host, &remote, dynamic, Status::Ok, async { true });
+        let named = async {
+            let status = receive(&mut a, "its status").await.unwrap();
+            assert!(status.starts_with(b"snamed:"));
+            let challenge = receive(&mut a, "its challenge").await.unwrap();
+            drop(a);
+            parse_challenge(&challenge).unwrap().0.flags
+        };
+        let (_, flags) = tokio::join!(acceptor, named);
+        assert_eq!(flags & PUBLISHED, 0, "it is hidden");
+        assert_ne!(flags & Flag::NAME_ME.bits(), 0, "it takes the name");
     }
 }
