@@ -12,7 +12,7 @@ use crate::{
     grid::{self, Scope},
     term::{
         Raw, Term, atom, list, text, to_json, tuple,
-        write::{put_list, put_nil},
+        write::{put_list, put_nil, put_raw},
     },
 };
 use anyhow::{Context, bail};
@@ -178,7 +178,7 @@ pub(crate) async fn member_call(
     let client = Client::start(node, args).await?;
     let mut arguments = BytesMut::new();
     put_list(&mut arguments, 1);
-    arguments.extend_from_slice(argument.as_bytes());
+    put_raw(&mut arguments, &argument);
     put_nil(&mut arguments);
     let answer = client
         .node

@@ -14,7 +14,7 @@
 use super::message::{Body, Message};
 use crate::term::{
     Raw, View,
-    write::{put_atom, put_list, put_nil, put_tuple},
+    write::{put_atom, put_list, put_nil, put_raw, put_tuple},
 };
 use bytes::BytesMut;
 
@@ -106,6 +106,7 @@ impl From {
             Some(alias) => Message::AliasSend {
                 from: own_pid,
                 alias: alias.clone(),
+                owner: Some(self.pid.clone()),
                 message,
             },
             None => Message::Send {
@@ -209,7 +210,7 @@ impl Task {
     /// The same in memory of its own where that is cheap, to be kept while the function runs.
     pub(crate) fn compact(&mut self) {
         for arg in &mut self.args {
-            if arg.as_bytes().len() <= COPY_UP_TO {
+            if arg.len() <= COPY_UP_TO {
                 *arg = arg.compact();
             }
         }
@@ -225,7 +226,7 @@ impl Task {
             (Style::Process, Outcome::Reply(_)) => atom("normal").into(),
             (Style::Process, Outcome::Error(reason)) => {
                 put_tuple(&mut head, 2);
-                head.extend_from_slice(reason.as_bytes());
+                put_raw(&mut head, reason);
                 Body::written(head, &nil())
             }
             (Style::Process, Outcome::Undef) => {
@@ -235,20 +236,20 @@ impl Task {
             }
             (Style::Erpc { result }, Outcome::Reply(value)) => {
                 put_tuple(&mut head, 3);
-                head.extend_from_slice(result.as_bytes());
+                put_raw(&mut head, result);
                 put_atom(&mut head, "return");
                 Body::written(head, value)
             }
             (Style::Erpc { result }, Outcome::Error(reason)) => {
                 put_tuple(&mut head, 4);
-                head.extend_from_slice(result.as_bytes());
+                put_raw(&mut head, result);
                 put_atom(&mut head, "error");
-                head.extend_from_slice(reason.as_bytes());
+                put_raw(&mut head, reason);
                 Body::written(head, &nil())
             }
             (Style::Erpc { result }, Outcome::Undef) => {
                 put_tuple(&mut head, 4);
-                head.extend_from_slice(result.as_bytes());
+                put_raw(&mut head, result);
                 put_atom(&mut head, "error");
                 put_atom(&mut head, "undef");
                 Body::written(head, &self.undef_stack())
@@ -269,8 +270,8 @@ impl Task {
         put_tuple(&mut out, 2);
         put_atom(&mut out, "EXIT");
         put_tuple(&mut out, 2);
-        out.extend_from_slice(reason.as_bytes());
-        out.extend_from_slice(stack.as_bytes());
+        put_raw(&mut out, &reason);
+        put_raw(&mut out, &stack);
         Raw::own(out)
     }
 
@@ -283,7 +284,7 @@ impl Task {
         put_atom(&mut out, &self.function);
         put_list(&mut out, self.args.len());
         for arg in &self.args {
-            out.extend_from_slice(arg.as_bytes());
+            put_raw(&mut out, arg);
         }
         put_nil(&mut out);
         put_nil(&mut out);
@@ -310,7 +311,7 @@ pub(crate) fn tuple(fields: &[&Raw]) -> Raw {
     let mut out = BytesMut::new();
     put_tuple(&mut out, fields.len());
     for field in fields {
-        out.extend_from_slice(field.as_bytes());
+        put_raw(&mut out, field);
     }
     Raw::own(out)
 }
@@ -320,7 +321,7 @@ pub(crate) fn list(items: &[Raw]) -> Raw {
     let mut out = BytesMut::new();
     put_list(&mut out, items.len());
     for item in items {
-        out.extend_from_slice(item.as_bytes());
+        put_raw(&mut out, item);
     }
     put_nil(&mut out);
     Raw::own(out)

@@ -33,8 +33,13 @@ const LONGEST: usize = 1100;
 /// "All that is mandatory since OTP 25" in one bit; the crate's constant of this name is another, internal, bit.
 const MANDATORY_25_DIGEST: u64 = 0x400_0000;
 
-/// What we offer: all that OTP 27 does except the distribution header's atom cache and fragments, which change every
-/// frame and need a codec of their own, and the internal bits.
+/// The message to an alias in its new form, operation 37 (OTP 28).
+pub(crate) const ALTACT_SIG: u64 = 1 << 37;
+
+/// Records as a type of their own (OTP 29). The crate knows neither this bit nor the one above.
+const NATIVE_RECORDS: u64 = 1 << 38;
+
+/// What we offer: all that OTP 29 does but the internal bits.
 pub(crate) const FLAGS: u64 = PUBLISHED
     | Flag::EXTENDED_REFERENCES.bits()
     | Flag::DIST_MONITOR.bits()
@@ -46,6 +51,7 @@ pub(crate) const FLAGS: u64 = PUBLISHED
     | Flag::BIT_BINARIES.bits()
     | Flag::NEW_FLOATS.bits()
     | Flag::UNICODE_IO.bits()
+    | Flag::DIST_HDR_ATOM_CACHE.bits()
     | Flag::SMALL_ATOM_TAGS.bits()
     | Flag::UTF8_ATOMS.bits()
     | Flag::MAP_TAGS.bits()
@@ -53,12 +59,15 @@ pub(crate) const FLAGS: u64 = PUBLISHED
     | Flag::SEND_SENDER.bits()
     | Flag::BIG_SEQTRACE_LABELS.bits()
     | Flag::EXIT_PAYLOAD.bits()
+    | Flag::FRAGMENTS.bits()
     | Flag::HANDSHAKE_23.bits()
     | Flag::UNLINK_ID.bits()
     | MANDATORY_25_DIGEST
     | Flag::SPAWN.bits()
     | Flag::V4_NC.bits()
-    | Flag::ALIAS.bits();
+    | Flag::ALIAS.bits()
+    | ALTACT_SIG
+    | NATIVE_RECORDS;
 
 /// What a peer must have: what OTP 25 demands of us, and the three without which it could not follow what we send.
 const MANDATORY: [(u64, &str); 15] = [
@@ -460,8 +469,8 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_are_those_of_otp_27_without_the_header() {
-        assert_eq!(FLAGS, 0xD_075F_5FBD);
+    fn the_flags_are_those_of_otp_29() {
+        assert_eq!(FLAGS, 0x6D_07DF_7FBD);
         let digest: u64 = MANDATORY[..11].iter().map(|(bit, _)| bit).sum();
         assert_eq!(digest, DIGEST_STANDS_FOR, "the eleven that OTP 25 demands");
     }

@@ -1,19 +1,16 @@
 //! What crosses a connection: a control message and, for most, a payload (ERTS reference manual, "Protocol between
-//! Connected Nodes"). Pure.
+//! Connected Nodes"). Pure. How the two become frames is told in `frame.rs` and `outbox.rs`.
 //!
-//! ```text
-//!  frame:  length:32  112  131 Control  [131 Payload]        length 0: a tick
-//! ```
-//!
-//! `Control` is a tuple whose first element is the operation. Operations that differ only in where the reason stands or
-//! in a trace token are one [`Message`] here; a peer reads every form whatever it announced, so we write one form each.
+//! The control message is a tuple whose first element is the operation. Operations that differ only in where the reason
+//! stands or in a trace token are one [`Message`] here; a peer reads every form whatever it announced, so we write one
+//! form each. The one exception is the message to an alias: operation 33 is to go with OTP 30, and 37 is known from OTP
+//! 28 on.
 
 use crate::term::{
-    Limits, Raw, TermError, View,
-    write::{put_atom, put_int, put_tuple},
+    Raw, TermError, View,
+    write::{put_atom, put_int, put_raw, put_tuple},
 };
-use bytes::{Buf, Bytes, BytesMut};
-use std::{collections::VecDeque, io::IoSlice};
+use bytes::{Bytes, BytesMut};
 
 /// One message. `P` is the payload: [`Raw`] when it was read, [`Body`] when it is written.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +30,8 @@ pub(crate) enum Message<P> {
     AliasSend {
         from: Raw,
         alias: Raw,
+        /// Whose alias it is, when we know: never so in what is read.
+        owner: Option<Raw>,
         message: P,
     },
     Link {
@@ -103,33 +102,36 @@ pub(crate) enum Message<P> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Body {
     head: Bytes,
-    tail: Bytes,
+    tail: Raw,
 }
 
 impl Body {
     /// The pair `{First, Second}`, which is what most answers are.
     pub fn pair(first: &Raw, second: &Raw) -> Self {
-        let mut head = BytesMut::with_capacity(first.as_bytes().len() + 2);
+        let mut head = BytesMut::with_capacity(first.len() + 64);
         put_tuple(&mut head, 2);
-        head.extend_from_slice(first.as_bytes());
-        Self {
-            head: head.freeze(),
-            tail: second.as_bytes().clone(),
-        }
+        put_raw(&mut head, first);
+        Self::written(head, second)
     }
 
     /// A term whose beginning was written by hand, and that ends with `tail`.
     pub(crate) fn written(head: BytesMut, tail: &Raw) -> Self {
         Self {
             head: head.freeze(),
-            tail: tail.as_bytes().clone(),
+            tail: tail.clone(),
         }
+    }
+
+    /// The bytes of its beginning, in which no atom is an entry of a header, and the term at its end.
+    pub(super) fn parts(&self) -> (&Bytes, &Raw) {
+        (&self.head, &self.tail)
     }
 
     #[cfg(test)]
     pub(crate) fn term(&self) -> Raw {
-        let bytes = [&self.head[..], &self.tail[..]].concat();
-        Raw::check(bytes.into(), &Limits::default()).expect("we write well-formed terms")
+        let bytes = [&self.head[..], &self.tail.to_bytes()[..]].concat();
+        Raw::check(bytes.into(), &crate::term::Limits::default())
+            .expect("we write well-formed terms")
     }
 }
 
@@ -137,16 +139,14 @@ impl From<Raw> for Body {
     fn from(term: Raw) -> Self {
         Self {
             head: Bytes::new(),
-            tail: term.as_bytes().clone(),
+            tail: term,
         }
     }
 }
 
-/// Why a frame was not understood. The connection stays: one message is lost.
+/// Why a message was not understood. The connection stays: one message is lost.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FrameError {
-    #[error("a frame that begins with {0}, which was not agreed upon")]
-    Kind(u8),
+pub(crate) enum MessageError {
     #[error("a control message that is no term: {0}")]
     Control(TermError),
     #[error("operation {op}, whose payload is no term: {why}")]
@@ -157,28 +157,23 @@ pub(crate) enum FrameError {
     NoPayload(i64),
 }
 
-const PASS_THROUGH: u8 = 112;
-const VERSION: u8 = 131;
+/// What a flag of operation 37 says about the receiver and the signal.
+const ALTACT_ALIAS: i64 = 1 << 2;
+const ALTACT_NAME: i64 = 1 << 3;
+const ALTACT_EXIT: i64 = 1 << 4;
 
-/// Reads one frame, without its length, which is not 0.
-pub(crate) fn decode(frame: &Bytes, limits: &Limits) -> Result<Message<Raw>, FrameError> {
-    match frame.as_ref() {
-        [PASS_THROUGH, VERSION, ..] => {}
-        [PASS_THROUGH, other, ..] | [other, ..] => return Err(FrameError::Kind(*other)),
-        [] => return Err(FrameError::Kind(0)),
-    }
-    let (control, length) =
-        Raw::check_prefix(&frame.slice(2..), limits).map_err(FrameError::Control)?;
-    let rest = frame.slice(2 + length..);
-    let mut fields = Fields::of(&control)?;
+/// Reads a message. `payload` reads what stands behind the control message, `None` when nothing does; it is asked only
+/// where the operation has one.
+pub(crate) fn decode(
+    control: &Raw,
+    payload: impl FnOnce() -> Option<Result<Raw, TermError>>,
+) -> Result<Message<Raw>, MessageError> {
+    let mut fields = Fields::of(control)?;
     let op = fields.op;
 
-    // A payload may be followed by bytes that mean nothing; OTP tolerates them too.
-    let payload = || match rest.first() {
-        Some(&VERSION) => Raw::check_prefix(&rest.slice(1..), limits)
-            .map(|(term, _)| term)
-            .map_err(|why| FrameError::Payload { op, why }),
-        _ => Err(FrameError::NoPayload(op)),
+    let payload = || match payload() {
+        Some(term) => term.map_err(|why| MessageError::Payload { op, why }),
+        None => Err(MessageError::NoPayload(op)),
     };
 
     Ok(match op {
@@ -206,8 +201,31 @@ pub(crate) fn decode(frame: &Bytes, limits: &Limits) -> Result<Message<Raw>, Fra
         33 | 34 => Message::AliasSend {
             from: fields.next()?,
             alias: fields.next()?,
+            owner: None,
             message: payload()?,
         },
+        37 => {
+            // The flags may grow beyond any width; the lowest bits are those that mean something.
+            let flags = fields.next()?.view().as_i64().unwrap_or(0);
+            let (from, to) = (fields.next()?, fields.next()?);
+            if flags & ALTACT_EXIT != 0 {
+                let reason = payload()?;
+                Message::Exit2 { from, to, reason }
+            } else if flags & ALTACT_ALIAS != 0 {
+                Message::AliasSend {
+                    from,
+                    alias: to,
+                    owner: None,
+                    message: payload()?,
+                }
+            } else if flags & ALTACT_NAME != 0 {
+                let message = payload()?;
+                Message::RegSend { from, to, message }
+            } else {
+                let message = payload()?;
+                Message::Send { to, message }
+            }
+        }
         3 => Message::Exit {
             from: fields.next()?,
             to: fields.next()?,
@@ -308,7 +326,7 @@ pub(crate) fn decode(frame: &Bytes, limits: &Limits) -> Result<Message<Raw>, Fra
             to: fields.next()?,
         },
         _ => {
-            return Err(FrameError::Unknown {
+            return Err(MessageError::Unknown {
                 op,
                 arity: fields.arity,
             });
@@ -332,8 +350,8 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn of(control: &'a Raw) -> Result<Self, FrameError> {
-        let unknown = FrameError::Unknown { op: 0, arity: 0 };
+    fn of(control: &'a Raw) -> Result<Self, MessageError> {
+        let unknown = MessageError::Unknown { op: 0, arity: 0 };
         let Some(mut rest) = control.view().tuple() else {
             return Err(unknown);
         };
@@ -349,10 +367,10 @@ impl<'a> Fields<'a> {
         })
     }
 
-    fn next(&mut self) -> Result<Raw, FrameError> {
+    fn next(&mut self) -> Result<Raw, MessageError> {
         match self.rest.next() {
             Some(view) => Ok(self.control.sub(view)),
-            None => Err(FrameError::Unknown {
+            None => Err(MessageError::Unknown {
                 op: self.op,
                 arity: self.arity,
             }),
@@ -360,195 +378,134 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What waits to be written on one connection: small frames run together, large values stand by themselves.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    chunks: VecDeque<Bytes>,
-    tail: BytesMut,
-    length: usize,
-    /// The longest `tail` since it was empty: its capacity does not tell, advancing takes away from it.
-    peak: usize,
-}
-
-/// Values longer than this are not copied into the outbox.
-const COPY_UP_TO: usize = 16 * 1024;
-
-/// What an idle connection keeps of its write buffer.
-const KEEP: usize = 64 * 1024;
-
-impl Outbox {
-    /// How many bytes wait.
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Adds a tick.
-    pub(crate) fn tick(&mut self) {
-        self.tail.extend_from_slice(&[0; 4]);
-        self.length += 4;
-    }
-
-    /// Adds a message.
-    pub(crate) fn push(&mut self, message: &Message<Body>) {
-        let start = self.tail.len();
-        self.tail
-            .extend_from_slice(&[0, 0, 0, 0, PASS_THROUGH, VERSION]);
-        let payload = encode_control(&mut self.tail, message);
-        let control = self.tail.len() - start - 4;
-        let (head, tail) = match payload {
-            Some(body) => (&body.head[..], &body.tail),
-            None => (&[][..], &Bytes::new()),
-        };
-        let version = usize::from(payload.is_some());
-        let length = control + version + head.len() + tail.len();
-        self.tail[start..start + 4].copy_from_slice(&(length as u32).to_be_bytes());
-        self.length += length + 4;
-        if payload.is_some() {
-            self.tail.extend_from_slice(&[VERSION]);
-        }
-        self.tail.extend_from_slice(head);
-        if tail.len() <= COPY_UP_TO {
-            self.tail.extend_from_slice(tail);
-        } else {
-            self.chunks.push_back(self.tail.split().freeze());
-            self.chunks.push_back(tail.clone());
-        }
-        self.peak = self.peak.max(self.tail.len());
-    }
-}
-
-impl Buf for Outbox {
-    fn remaining(&self) -> usize {
-        self.length
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.chunks.front().map_or(&self.tail, |chunk| chunk)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let chunks = self
-            .chunks
-            .iter()
-            .map(|chunk| &chunk[..])
-            .chain(std::iter::once(&self.tail[..]));
-        let mut filled = 0;
-        for (slice, chunk) in slices
-            .iter_mut()
-            .zip(chunks.filter(|chunk| !chunk.is_empty()))
-        {
-            *slice = IoSlice::new(chunk);
-            filled += 1;
-        }
-        filled
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.length -= count;
-        while let Some(front) = self.chunks.front_mut() {
-            if count < front.len() {
-                front.advance(count);
-                return;
-            }
-            count -= front.len();
-            self.chunks.pop_front();
-        }
-        self.tail.advance(count);
-        if self.tail.is_empty() {
-            if self.peak > KEEP {
-                self.tail = BytesMut::new();
-            }
-            self.peak = 0;
+impl Message<Body> {
+    /// The payload, of those messages that have one.
+    pub(super) fn body(&self) -> Option<&Body> {
+        match self {
+            Self::Send { message, .. }
+            | Self::RegSend { message, .. }
+            | Self::AliasSend { message, .. } => Some(message),
+            Self::Exit { reason, .. }
+            | Self::Exit2 { reason, .. }
+            | Self::MonitorExit { reason, .. } => Some(reason),
+            Self::SpawnRequest { args, .. } => Some(args),
+            Self::Link { .. }
+            | Self::Unlink { .. }
+            | Self::UnlinkAck { .. }
+            | Self::Monitor { .. }
+            | Self::Demonitor { .. }
+            | Self::GroupLeader { .. }
+            | Self::SpawnReply { .. } => None,
         }
     }
 }
 
-/// Writes the control tuple and returns the payload that goes after it.
-fn encode_control<'a>(out: &mut BytesMut, message: &'a Message<Body>) -> Option<&'a Body> {
-    let mut control = |op: i64, fields: &[&Raw]| {
-        put_tuple(out, fields.len() + 1);
-        put_int(out, op);
+impl<P> Message<P> {
+    /// Whom it is for: a pid or a name, and the id of the request where a process is still to be made. Two messages to
+    /// different receivers may overtake each other, two to one may not.
+    pub(super) fn receiver(&self) -> &Raw {
+        match self {
+            Self::Send { to, .. }
+            | Self::RegSend { to, .. }
+            | Self::Link { to, .. }
+            | Self::Unlink { to, .. }
+            | Self::UnlinkAck { to, .. }
+            | Self::Exit { to, .. }
+            | Self::Exit2 { to, .. }
+            | Self::SpawnReply { to, .. } => to,
+            Self::AliasSend { alias, owner, .. } => owner.as_ref().unwrap_or(alias),
+            Self::Monitor { target, .. } | Self::Demonitor { target, .. } => target,
+            Self::MonitorExit { watcher, .. } => watcher,
+            Self::GroupLeader { pid, .. } => pid,
+            Self::SpawnRequest { id, .. } => id,
+        }
+    }
+}
+
+/// Writes control messages for one peer. What is a term already goes through `term`, which knows the peer's atom cache.
+pub(super) trait Control {
+    /// Where the rest is written.
+    fn buffer(&mut self) -> &mut BytesMut;
+    /// A field that is a term.
+    fn term(&mut self, term: &Raw);
+    /// Whether the peer knows operation 37.
+    fn altact(&self) -> bool;
+}
+
+/// Writes the control tuple.
+pub(super) fn encode(message: &Message<Body>, out: &mut impl Control) {
+    fn control(out: &mut impl Control, op: i64, fields: &[&Raw]) {
+        put_tuple(out.buffer(), fields.len() + 1);
+        put_int(out.buffer(), op);
         for field in fields {
-            out.extend_from_slice(field.as_bytes());
+            out.term(field);
         }
-    };
+    }
     match message {
-        Message::Send { to, message } => {
+        Message::Send { to, .. } => {
             // Operation 2 has an atom that nobody reads between the operation and the pid.
-            put_tuple(out, 3);
-            put_int(out, 2);
-            put_atom(out, "");
-            out.extend_from_slice(to.as_bytes());
-            Some(message)
+            put_tuple(out.buffer(), 3);
+            put_int(out.buffer(), 2);
+            put_atom(out.buffer(), "");
+            out.term(to);
         }
-        Message::RegSend { from, to, message } => {
-            put_tuple(out, 4);
-            put_int(out, 6);
-            out.extend_from_slice(from.as_bytes());
-            put_atom(out, "");
-            out.extend_from_slice(to.as_bytes());
-            Some(message)
+        Message::RegSend { from, to, .. } => {
+            put_tuple(out.buffer(), 4);
+            put_int(out.buffer(), 6);
+            out.term(from);
+            put_atom(out.buffer(), "");
+            out.term(to);
         }
-        Message::AliasSend {
-            from,
-            alias,
-            message,
-        } => {
-            control(33, &[from, alias]);
-            Some(message)
+        Message::AliasSend { from, alias, .. } => {
+            if out.altact() {
+                put_tuple(out.buffer(), 4);
+                put_int(out.buffer(), 37);
+                put_int(out.buffer(), ALTACT_ALIAS);
+                out.term(from);
+                out.term(alias);
+            } else {
+                control(out, 33, &[from, alias]);
+            }
         }
         Message::Link { from, to } => {
-            control(1, &[from, to]);
-            None
+            control(out, 1, &[from, to]);
         }
         Message::Unlink { id, from, to } => {
-            control(35, &[id, from, to]);
-            None
+            control(out, 35, &[id, from, to]);
         }
         Message::UnlinkAck { id, from, to } => {
-            control(36, &[id, from, to]);
-            None
+            control(out, 36, &[id, from, to]);
         }
-        Message::Exit { from, to, reason } => {
-            control(24, &[from, to]);
-            Some(reason)
+        Message::Exit { from, to, .. } => {
+            control(out, 24, &[from, to]);
         }
-        Message::Exit2 { from, to, reason } => {
-            control(26, &[from, to]);
-            Some(reason)
+        Message::Exit2 { from, to, .. } => {
+            control(out, 26, &[from, to]);
         }
         Message::Monitor {
             watcher,
             target,
             reference,
         } => {
-            control(19, &[watcher, target, reference]);
-            None
+            control(out, 19, &[watcher, target, reference]);
         }
         Message::Demonitor {
             watcher,
             target,
             reference,
         } => {
-            control(20, &[watcher, target, reference]);
-            None
+            control(out, 20, &[watcher, target, reference]);
         }
         Message::MonitorExit {
             target,
             watcher,
             reference,
-            reason,
+            ..
         } => {
-            control(28, &[target, watcher, reference]);
-            Some(reason)
+            control(out, 28, &[target, watcher, reference]);
         }
         Message::GroupLeader { leader, pid } => {
-            control(7, &[leader, pid]);
-            None
+            control(out, 7, &[leader, pid]);
         }
         Message::SpawnRequest {
             id,
@@ -556,10 +513,9 @@ fn encode_control<'a>(out: &mut BytesMut, message: &'a Message<Body>) -> Option<
             leader,
             mfa,
             options,
-            args,
+            ..
         } => {
-            control(29, &[id, from, leader, mfa, options]);
-            Some(args)
+            control(out, 29, &[id, from, leader, mfa, options]);
         }
         Message::SpawnReply {
             id,
@@ -567,16 +523,15 @@ fn encode_control<'a>(out: &mut BytesMut, message: &'a Message<Body>) -> Option<
             flags,
             result,
         } => {
-            put_tuple(out, 5);
-            put_int(out, 31);
-            out.extend_from_slice(id.as_bytes());
-            out.extend_from_slice(to.as_bytes());
-            put_int(out, *flags);
-            out.extend_from_slice(result.as_bytes());
-            None
+            put_tuple(out.buffer(), 5);
+            put_int(out.buffer(), 31);
+            out.term(id);
+            out.term(to);
+            put_int(out.buffer(), *flags);
+            out.term(result);
         }
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

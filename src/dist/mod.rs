@@ -12,16 +12,19 @@
 //! Nothing here has heard of Redis. The protocol is told in the chapter "Distribution Protocol" of the ERTS reference
 //! manual; `docs/protocol.md` says what we do with it.
 
+mod atoms;
 mod call;
 mod cookie;
 mod epmd;
 mod error;
+mod frame;
 mod handshake;
 mod ids;
 mod message;
 mod name;
 mod node;
 mod otp;
+mod outbox;
 mod peer;
 mod slots;
 mod state;

@@ -4,6 +4,7 @@ use super::{
     Address, CallError, ConnectError, Cookie, DownReason, Located, NodeName, PeerInfo, Service,
     call,
     epmd::{self, Epmd, EpmdMode, EpmdStartError},
+    frame::Agreed,
     handshake::{self, HandshakeError, Local, Status},
     ids::{self, Ids},
     message::Message,
@@ -141,6 +142,7 @@ struct Inner {
     /// Who waits for a connection that somebody else is making.
     waiting: Mutex<HashMap<NodeName, Vec<Waiter>>>,
     connections: AtomicU64,
+    refused: AtomicU64,
     stopped: watch::Sender<bool>,
     registration: Mutex<Option<epmd::Registration>>,
 }
@@ -199,6 +201,7 @@ impl Node {
                 slots: Mutex::new(Slots::new(options.name.clone())),
                 waiting: Mutex::new(HashMap::new()),
                 connections: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
                 stopped: watch::channel(false).0,
                 registration: Mutex::new(registration),
                 options,
@@ -459,6 +462,15 @@ impl Node {
         lock(&self.inner.waiting).clear();
     }
 
+    /// How many messages of peers were refused because they could not be read: no terms, nested too deep, or unknown.
+    pub fn refused_messages(&self) -> u64 {
+        self.inner.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_refused(&self) {
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn own(&self) -> Arc<Own> {
         self.inner.own.clone()
     }
@@ -712,7 +724,8 @@ impl Node {
             connection: id,
             since: SystemTime::now(),
         };
-        let (handle, mut start) = Handle::new(info.clone());
+        let agreed = Agreed::of(remote.flags & self.inner.local.flags);
+        let (handle, mut start) = Handle::new(info.clone(), agreed);
         let waiting = {
             let mut slots = lock(&self.inner.slots);
             if *self.inner.stopped.borrow() || slots.established(&info.name, id, handle).is_err() {

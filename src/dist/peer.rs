@@ -3,13 +3,16 @@
 //!
 //! While more than [`HIGH_WATER`] bytes wait to be written nothing is taken from the mailbox; above [`FULL`], nothing is
 //! read either. The room between the two is for answers: were they one, two nodes that flood each other would both stop
-//! reading, and neither would ever write again. A peer that takes no bytes at all is cut off after the tick time.
+//! reading, and neither would ever write again. What is left of large messages counts apart, as it is no copy and others
+//! pass it by: it may be as much as one message. A peer that takes no bytes at all is cut off after the tick time.
 
 use super::{
     Answer, DownReason, Node, PeerInfo,
     call::{self, Outcome},
-    message::{self, Body, Message, Outbox},
+    frame::{Agreed, Decoder, FrameError},
+    message::{Body, Message},
     otp,
+    outbox::Outbox,
     state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
@@ -81,12 +84,13 @@ pub(crate) struct Handle {
 
 /// What the task needs to run.
 pub(crate) struct Start {
+    agreed: Agreed,
     commands: mpsc::Receiver<Command>,
     close: watch::Receiver<Option<DownReason>>,
 }
 
 impl Handle {
-    pub(crate) fn new(info: PeerInfo) -> (Self, Start) {
+    pub(crate) fn new(info: PeerInfo, agreed: Agreed) -> (Self, Start) {
         let (commands, receiver) = mpsc::channel(MAILBOX);
         let (close, closing) = watch::channel(None);
         (
@@ -96,6 +100,7 @@ impl Handle {
                 close,
             },
             Start {
+                agreed,
                 commands: receiver,
                 close: closing,
             },
@@ -134,7 +139,7 @@ pub(crate) async fn run<S>(node: &Node, peer: &PeerInfo, stream: S, start: &mut 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = connection(node, peer);
+    let mut connection = connection(node, peer, start.agreed);
     let reason = connection.drive(stream, start).await;
     connection.state.close(&reason, &mut connection.effects);
     connection.perform();
@@ -143,22 +148,25 @@ where
     reason
 }
 
-fn connection<'a>(node: &'a Node, peer: &'a PeerInfo) -> Connection<'a> {
+fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connection<'a> {
+    let limits = Limits {
+        max_depth: Limits::default().max_depth + ENVELOPE,
+        max_written_out: node.max_frame(),
+        ..Limits::default()
+    };
     Connection {
         node,
         peer,
         state: State::new(node.own(), now()),
-        out: Outbox::default(),
+        decoder: Decoder::new(agreed, limits, node.max_frame()),
+        out: Outbox::new(agreed),
         effects: Vec::new(),
         answers: HashMap::new(),
         running: JoinSet::new(),
         tasks: HashMap::new(),
         aborts: HashMap::new(),
-        limits: Limits {
-            max_depth: Limits::default().max_depth + ENVELOPE,
-            ..Limits::default()
-        },
         dropped: 0,
+        refused: 0,
     }
 }
 
@@ -166,6 +174,7 @@ struct Connection<'a> {
     node: &'a Node,
     peer: &'a PeerInfo,
     state: State,
+    decoder: Decoder,
     out: Outbox,
     effects: Vec<Effect>,
     /// Our own calls that wait, by number.
@@ -174,8 +183,8 @@ struct Connection<'a> {
     running: JoinSet<Answer>,
     tasks: HashMap<tokio::task::Id, u64>,
     aborts: HashMap<u64, AbortHandle>,
-    limits: Limits,
     dropped: u64,
+    refused: u64,
 }
 
 impl Connection<'_> {
@@ -190,8 +199,8 @@ impl Connection<'_> {
         // Whole frames are left in `input`.
         let mut more = false;
         loop {
-            let room = self.out.len() < HIGH_WATER;
-            let reading = self.out.len() < FULL;
+            let room = self.has_room(HIGH_WATER);
+            let reading = self.has_room(FULL);
             if more && reading {
                 match self.frames(&mut input) {
                     Ok(left) => more = left,
@@ -199,6 +208,7 @@ impl Connection<'_> {
                 }
                 continue;
             }
+            self.out.refill();
             // No branch goes first: a peer that never pauses must starve neither our calls, nor the answers of
             // functions, nor the clock.
             tokio::select! {
@@ -227,7 +237,7 @@ impl Connection<'_> {
                     self.command(command);
                     // What else waits leaves in the same write.
                     for _ in 0..MAILBOX {
-                        if self.out.len() >= HIGH_WATER {
+                        if !self.has_room(HIGH_WATER) {
                             break;
                         }
                         match start.commands.try_recv() {
@@ -256,12 +266,17 @@ impl Connection<'_> {
         W: AsyncWrite + Unpin,
     {
         let all = async {
-            while self.out.has_remaining()
-                && writer
-                    .write_buf(&mut self.out)
-                    .await
-                    .is_ok_and(|count| count > 0)
-            {}
+            loop {
+                self.out.refill();
+                if self.out.is_empty()
+                    || !writer
+                        .write_buf(&mut self.out)
+                        .await
+                        .is_ok_and(|count| count > 0)
+                {
+                    break;
+                }
+            }
             let _ = writer.shutdown().await;
             // A socket that is closed with bytes unread resets the connection, and the peer may lose what it was just
             // sent: so they are read until it has closed its side.
@@ -269,6 +284,10 @@ impl Connection<'_> {
             while reader.read(&mut rest).await.is_ok_and(|count| count > 0) {}
         };
         let _ = tokio::time::timeout(FLUSH, all).await;
+    }
+
+    fn has_room(&self, limit: usize) -> bool {
+        self.out.len() < limit && self.out.large() < self.node.max_frame().max(FULL)
     }
 
     /// Calls whose callers are gone without a word, as the mailbox was full, are taken back.
@@ -306,18 +325,34 @@ impl Connection<'_> {
                 };
                 break;
             }
-            if self.out.len() >= FULL {
+            if !self.has_room(FULL) {
                 return Ok(true);
             }
             input.advance(4);
             large |= length > KEEP;
-            if length > 0 {
-                let frame = input.split_to(length).freeze();
-                match message::decode(&frame, &self.limits) {
-                    Ok(message) => self.input(Input::Received(message)),
-                    Err(error) => self.dropped(&error),
-                }
+            if length == 0 {
+                continue;
             }
+            // A further fragment is put behind the others anyway, so it need not be a buffer of its own.
+            let message = if self.decoder.is_next(&input[..length]) {
+                let message = self.decoder.next(&input[..length]);
+                input.advance(length);
+                message
+            } else {
+                let frame = input.split_to(length).freeze();
+                self.decoder.decode(&frame)
+            };
+            match message {
+                Ok(Some(message)) => self.input(Input::Received(message)),
+                Ok(None) => {}
+                Err(error) if error.ends_the_connection() => {
+                    return Err(DownReason::Protocol(error.to_string()));
+                }
+                Err(error) => self.refused(&error),
+            }
+        }
+        if self.decoder.incomplete() {
+            wanted = wanted.max(KEEP);
         }
         if large || (input.is_empty() && input.capacity() > KEEP) {
             // The room of a large frame is not kept, neither by us nor for the few bytes behind it.
@@ -325,6 +360,23 @@ impl Connection<'_> {
         }
         input.reserve(wanted);
         Ok(false)
+    }
+
+    fn write(&mut self, message: Message<Body>) {
+        if let Err(error) = self.out.push(message) {
+            warn!(peer = %self.peer.name, "not sent: {error}");
+        }
+    }
+
+    /// A message that cannot be read. The first is told to the operator, and then each that doubles their number.
+    fn refused(&mut self, why: &FrameError) {
+        self.refused += 1;
+        self.node.count_refused();
+        if self.refused.is_power_of_two() {
+            warn!(peer = %self.peer.name, count = self.refused, "a message was refused: {why}");
+        } else {
+            debug!(peer = %self.peer.name, count = self.refused, "a message was refused: {why}");
+        }
     }
 
     fn dropped(&mut self, what: &dyn std::fmt::Display) {
@@ -366,7 +418,7 @@ impl Connection<'_> {
                 self.answers.remove(&number);
                 Input::Abandon(number)
             }
-            Command::Write(message) => return self.out.push(&message),
+            Command::Write(message) => return self.write(message),
         };
         self.input(input);
     }
@@ -382,7 +434,7 @@ impl Connection<'_> {
         loop {
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Write(message) => self.out.push(&message),
+                    Effect::Write(message) => self.write(message),
                     Effect::Ask(caller, request) => self.ask(caller, request),
                     Effect::Tell(request) => self.tell(request),
                     Effect::Cancel(number) => {
@@ -464,7 +516,7 @@ impl Connection<'_> {
                     warn!(peer = %self.peer.name, name, "the service panicked over a message");
                 }
                 for (to, message) in answers.unwrap_or_default() {
-                    self.out.push(&Message::Send { to, message });
+                    self.write(Message::Send { to, message });
                 }
             }
             request => {

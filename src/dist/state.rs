@@ -19,7 +19,7 @@ use super::{
 };
 use crate::term::{
     Raw, View,
-    write::{put_atom, put_int, put_list, put_nil, put_tuple},
+    write::{put_atom, put_int, put_list, put_nil, put_raw, put_tuple},
 };
 use bytes::BytesMut;
 use std::{
@@ -1060,10 +1060,10 @@ fn gen_call(caller: &Raw, reference: &Raw, request: &Raw) -> Body {
     put_tuple(&mut head, 3);
     put_atom(&mut head, "$gen_call");
     put_tuple(&mut head, 2);
-    head.extend_from_slice(caller.as_bytes());
+    put_raw(&mut head, caller);
     put_list(&mut head, 1);
     put_atom(&mut head, "alias");
-    head.extend_from_slice(reference.as_bytes());
+    put_raw(&mut head, reference);
     Body::written(head, request)
 }
 

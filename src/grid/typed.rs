@@ -16,6 +16,7 @@ pub(crate) fn limits() -> Limits {
         max_depth: 16,
         max_decode_depth: 16,
         max_inflated: 0,
+        ..Limits::default()
     }
 }
 

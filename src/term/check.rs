@@ -7,15 +7,18 @@
 //!   is allocated for it, and nesting is bounded;
 //! * atoms must be text of at most 255 characters, floats finite, references at most five words, integers at
 //!   most as wide as Erlang's own;
-//! * tags 82 and 68 (atom cache, distribution header) belong to a frame and are refused inside a term, like
-//!   every tag this file does not know.
+//! * tag 82 (an entry of the frame's header) stands for an atom only where a header with that entry came along, and
+//!   what the term has when such atoms are written out is bounded too; 68 and every tag this file does not know are
+//!   refused.
 //!
 //! Tags: 70 99 floats · 97 98 110 111 integers · 100 115 118 119 atoms · 88 103 pids · 89 102 120 ports ·
 //! 90 101 114 references · 104 105 tuples · 106 107 108 lists · 116 maps · 109 77 binaries · 112 113 funs ·
 //! 67 records (OTP 29: `67 N:32 Flags:8 Module Name FieldName*N Value*N`).
 
 use super::TermError;
+use super::atoms::{AtomTable, written_len};
 
+pub(super) const CACHED_ATOM: u8 = 82;
 pub(super) const FLOAT: u8 = 70;
 pub(super) const FLOAT_TEXT: u8 = 99;
 pub(super) const BIT_BINARY: u8 = 77;
@@ -120,8 +123,36 @@ impl Stack {
     }
 }
 
-/// Checks the term at the start of `b` and says how long it is.
-pub(super) fn scan(b: &[u8], max_depth: usize) -> Result<usize, TermError> {
+/// What [`scan`] found.
+pub(super) struct Scanned {
+    /// How many bytes the term has.
+    pub(super) len: usize,
+    /// How many it has with the atoms of the header written out.
+    pub(super) written_out: usize,
+    /// Whether it has any of those.
+    pub(super) entries: bool,
+}
+
+/// Which entries of a header may be named.
+#[derive(Clone, Copy)]
+enum Header<'a> {
+    Of(Option<&'a AtomTable>),
+    /// The bytes were checked before.
+    Checked,
+}
+
+/// Checks the term at the start of `b`, whose frame had a header with these atoms.
+pub(super) fn scan(
+    b: &[u8],
+    max_depth: usize,
+    atoms: Option<&AtomTable>,
+) -> Result<Scanned, TermError> {
+    let mut scanner = Scanner {
+        b,
+        header: Header::Of(atoms),
+        more: 0,
+        entries: false,
+    };
     let mut at = 0;
     let mut stack = Stack::new();
     let mut top = Frame { left: 1, end: 0 };
@@ -133,11 +164,17 @@ pub(super) fn scan(b: &[u8], max_depth: usize) -> Result<usize, TermError> {
             }
             match stack.pop() {
                 Some(outer) => top = outer,
-                None => return Ok(at),
+                None => {
+                    return Ok(Scanned {
+                        len: at,
+                        written_out: at.saturating_add(scanner.more),
+                        entries: scanner.entries,
+                    });
+                }
             }
         }
         top.left -= 1;
-        let (len, children, end) = one(b, at)?;
+        let (len, children, end) = scanner.one(at)?;
         at += len;
         if children == 0 && end == 0 {
             continue;
@@ -156,144 +193,247 @@ pub(super) fn scan(b: &[u8], max_depth: usize) -> Result<usize, TermError> {
     }
 }
 
-/// Checks what stands at `at`, up to the terms inside it: own length, number of terms inside, end of a fun.
-#[inline]
-fn one(b: &[u8], at: usize) -> Result<(usize, usize, usize), TermError> {
-    let short = TermError::Truncated { at };
-    let bad = |what| TermError::Malformed { what, at };
-    let leaf = |len: usize| {
-        if len <= b.len() - at {
-            Ok((len, 0, 0))
-        } else {
-            Err(TermError::Truncated { at })
-        }
-    };
-    let Some(&tag) = b.get(at) else {
-        return Err(short);
-    };
-    let byte = |skip: usize| b.get(at + skip).copied();
-    let long = |skip: usize| u32_at(b, at + skip).map(|n| n as usize);
-    match tag {
-        SMALL_ATOM | ATOM | ATOM_LATIN1 | SMALL_ATOM_LATIN1 => leaf(atom_len(b, at)?),
-        SMALL_INTEGER => leaf(2),
-        INTEGER => leaf(5),
-        SMALL_TUPLE => Ok((2, byte(1).ok_or(short)? as usize, 0)),
-        LARGE_TUPLE => Ok((5, long(1).ok_or(short)?, 0)),
-        NIL => Ok((1, 0, 0)),
-        STRING => leaf(3 + u16_at(b, at + 1).ok_or(short)? as usize),
-        LIST => {
-            let count = long(1).ok_or(short)?;
-            // Nothing in front of a tail that is not the empty list would be that tail itself.
-            if count == 0 && byte(5) != Some(NIL) {
-                return Err(bad("list of no elements with a tail"));
-            }
-            Ok((5, count.saturating_add(1), 0))
-        }
-        MAP => Ok((5, long(1).ok_or(short)?.saturating_mul(2), 0)),
-        BINARY => leaf(long(1).ok_or(short)?.saturating_add(5)),
-        BIT_BINARY => {
-            let (len, bits) = (long(1).ok_or(short)?, byte(5));
-            match bits {
-                Some(0) if len == 0 => leaf(6),
-                Some(1..=8) if len > 0 => leaf(len.saturating_add(6)),
-                Some(_) => Err(bad("bitstring with a wrong number of bits")),
-                None => Err(TermError::Truncated { at }),
-            }
-        }
-        FLOAT => match f64_at(b, at + 1) {
-            Some(value) if value.is_finite() => leaf(9),
-            Some(_) => Err(bad("float that is not finite")),
-            None => Err(short),
-        },
-        FLOAT_TEXT => match float_text_at(b, at + 1) {
-            Some(_) => leaf(32),
-            None => Err(bad("float text that is no number")),
-        },
-        SMALL_BIG | LARGE_BIG => {
-            let (count, head) = if tag == SMALL_BIG {
-                (byte(1).ok_or(short)? as usize, 3)
-            } else {
-                (long(1).ok_or(short)?, 6)
-            };
-            match byte(head - 1) {
-                Some(0 | 1) => {}
-                Some(_) => return Err(bad("integer with a wrong sign byte")),
-                None => return Err(TermError::Truncated { at }),
-            }
-            if count > MAX_BIG_BYTES {
-                return Err(bad("integer wider than Erlang's widest"));
-            }
-            leaf(head + count)
-        }
-        PID => leaf(1 + atom_len(b, at + 1)? + 12),
-        PID_OLD => leaf(1 + atom_len(b, at + 1)? + 9),
-        PORT => leaf(1 + atom_len(b, at + 1)? + 8),
-        PORT_OLD => leaf(1 + atom_len(b, at + 1)? + 5),
-        PORT_64 => leaf(1 + atom_len(b, at + 1)? + 12),
-        REFERENCE | REFERENCE_OLD => {
-            let words = u16_at(b, at + 1).ok_or(short)? as usize;
-            if !(1..=MAX_REFERENCE_WORDS).contains(&words) {
-                return Err(bad("reference with a wrong number of words"));
-            }
-            let creation = if tag == REFERENCE { 4 } else { 1 };
-            leaf(3 + atom_len(b, at + 3)? + creation + 4 * words)
-        }
-        REFERENCE_OLDEST => leaf(1 + atom_len(b, at + 1)? + 5),
-        EXPORT => {
-            let module = atom_len(b, at + 1)?;
-            let function = atom_len(b, at + 1 + module)?;
-            let len = 1 + module + function;
-            match byte(len) {
-                Some(SMALL_INTEGER) => leaf(len + 2),
-                Some(_) => Err(bad("fun whose arity is no small integer")),
-                None => Err(TermError::Truncated { at }),
-            }
-        }
-        FUN => {
-            let head = fun_head(b, at)?;
-            Ok((head.len, head.free, head.end))
-        }
-        RECORD => record_head(b, at).map(|head| (head.len, head.fields, 0)),
-        _ => Err(TermError::Tag { tag, at }),
-    }
+struct Scanner<'a> {
+    b: &'a [u8],
+    header: Header<'a>,
+    /// How many bytes more the term has when the header's atoms are written out.
+    more: usize,
+    /// Whether it has any of those.
+    entries: bool,
 }
 
-/// Checks the atom at `at` and says how long it is, tag included.
-#[inline]
-pub(super) fn atom_len(b: &[u8], at: usize) -> Result<usize, TermError> {
-    let short = TermError::Truncated { at };
-    let (head, len, utf8) = match b.get(at) {
-        Some(&SMALL_ATOM) => (2, b.get(at + 1).map(|n| *n as usize), true),
-        Some(&ATOM) => (3, u16_at(b, at + 1).map(usize::from), true),
-        Some(&SMALL_ATOM_LATIN1) => (2, b.get(at + 1).map(|n| *n as usize), false),
-        Some(&ATOM_LATIN1) => (3, u16_at(b, at + 1).map(usize::from), false),
-        Some(&tag @ (82 | 68)) => return Err(TermError::Tag { tag, at }),
-        Some(_) => {
-            let what = "something else where an atom must stand";
-            return Err(TermError::Malformed { what, at });
+impl Scanner<'_> {
+    /// Checks what stands at `at`, up to the terms inside it: own length, number of terms inside, end of a fun.
+    #[inline]
+    fn one(&mut self, at: usize) -> Result<(usize, usize, usize), TermError> {
+        let b = self.b;
+        let short = TermError::Truncated { at };
+        let bad = |what| TermError::Malformed { what, at };
+        let leaf = |len: usize| {
+            if len <= b.len() - at {
+                Ok((len, 0, 0))
+            } else {
+                Err(TermError::Truncated { at })
+            }
+        };
+        let Some(&tag) = b.get(at) else {
+            return Err(short);
+        };
+        let byte = |skip: usize| b.get(at + skip).copied();
+        let long = |skip: usize| u32_at(b, at + skip).map(|n| n as usize);
+        match tag {
+            CACHED_ATOM | SMALL_ATOM | ATOM | ATOM_LATIN1 | SMALL_ATOM_LATIN1 => {
+                leaf(self.atom_len(at)?)
+            }
+            SMALL_INTEGER => leaf(2),
+            INTEGER => leaf(5),
+            SMALL_TUPLE => Ok((2, byte(1).ok_or(short)? as usize, 0)),
+            LARGE_TUPLE => Ok((5, long(1).ok_or(short)?, 0)),
+            NIL => Ok((1, 0, 0)),
+            STRING => leaf(3 + u16_at(b, at + 1).ok_or(short)? as usize),
+            LIST => {
+                let count = long(1).ok_or(short)?;
+                // Nothing in front of a tail that is not the empty list would be that tail itself.
+                if count == 0 && byte(5) != Some(NIL) {
+                    return Err(bad("list of no elements with a tail"));
+                }
+                Ok((5, count.saturating_add(1), 0))
+            }
+            MAP => Ok((5, long(1).ok_or(short)?.saturating_mul(2), 0)),
+            BINARY => leaf(long(1).ok_or(short)?.saturating_add(5)),
+            BIT_BINARY => {
+                let (len, bits) = (long(1).ok_or(short)?, byte(5));
+                match bits {
+                    Some(0) if len == 0 => leaf(6),
+                    Some(1..=8) if len > 0 => leaf(len.saturating_add(6)),
+                    Some(_) => Err(bad("bitstring with a wrong number of bits")),
+                    None => Err(TermError::Truncated { at }),
+                }
+            }
+            FLOAT => match f64_at(b, at + 1) {
+                Some(value) if value.is_finite() => leaf(9),
+                Some(_) => Err(bad("float that is not finite")),
+                None => Err(short),
+            },
+            FLOAT_TEXT => match float_text_at(b, at + 1) {
+                Some(_) => leaf(32),
+                None => Err(bad("float text that is no number")),
+            },
+            SMALL_BIG | LARGE_BIG => {
+                let (count, head) = if tag == SMALL_BIG {
+                    (byte(1).ok_or(short)? as usize, 3)
+                } else {
+                    (long(1).ok_or(short)?, 6)
+                };
+                match byte(head - 1) {
+                    Some(0 | 1) => {}
+                    Some(_) => return Err(bad("integer with a wrong sign byte")),
+                    None => return Err(TermError::Truncated { at }),
+                }
+                if count > MAX_BIG_BYTES {
+                    return Err(bad("integer wider than Erlang's widest"));
+                }
+                leaf(head + count)
+            }
+            PID => leaf(1 + self.atom_len(at + 1)? + 12),
+            PID_OLD => leaf(1 + self.atom_len(at + 1)? + 9),
+            PORT => leaf(1 + self.atom_len(at + 1)? + 8),
+            PORT_OLD => leaf(1 + self.atom_len(at + 1)? + 5),
+            PORT_64 => leaf(1 + self.atom_len(at + 1)? + 12),
+            REFERENCE | REFERENCE_OLD => {
+                let words = u16_at(b, at + 1).ok_or(short)? as usize;
+                if !(1..=MAX_REFERENCE_WORDS).contains(&words) {
+                    return Err(bad("reference with a wrong number of words"));
+                }
+                let creation = if tag == REFERENCE { 4 } else { 1 };
+                leaf(3 + self.atom_len(at + 3)? + creation + 4 * words)
+            }
+            REFERENCE_OLDEST => leaf(1 + self.atom_len(at + 1)? + 5),
+            EXPORT => {
+                let module = self.atom_len(at + 1)?;
+                let function = self.atom_len(at + 1 + module)?;
+                let len = 1 + module + function;
+                match byte(len) {
+                    Some(SMALL_INTEGER) => leaf(len + 2),
+                    Some(_) => Err(bad("fun whose arity is no small integer")),
+                    None => Err(TermError::Truncated { at }),
+                }
+            }
+            FUN => {
+                let head = self.fun_head(at)?;
+                Ok((head.len, head.free, head.end))
+            }
+            RECORD => self.record_head(at).map(|head| (head.len, head.fields, 0)),
+            _ => Err(TermError::Tag { tag, at }),
         }
-        None => return Err(short),
-    };
-    let Some(len) = len else { return Err(short) };
-    let Some(name) = b.get(at + head..at + head + len) else {
-        return Err(short);
-    };
-    let chars = if !utf8 || name.is_ascii() {
-        len
-    } else {
-        match std::str::from_utf8(name) {
-            Ok(name) => name.chars().count(),
-            Err(_) => {
-                let what = "atom that is not UTF-8";
+    }
+
+    /// Checks the atom at `at` and says how long it is, tag included.
+    #[inline]
+    fn atom_len(&mut self, at: usize) -> Result<usize, TermError> {
+        let b = self.b;
+        let short = TermError::Truncated { at };
+        let (head, len, utf8) = match b.get(at) {
+            Some(&SMALL_ATOM) => (2, b.get(at + 1).map(|n| *n as usize), true),
+            Some(&ATOM) => (3, u16_at(b, at + 1).map(usize::from), true),
+            Some(&SMALL_ATOM_LATIN1) => (2, b.get(at + 1).map(|n| *n as usize), false),
+            Some(&ATOM_LATIN1) => (3, u16_at(b, at + 1).map(usize::from), false),
+            Some(&CACHED_ATOM) => return self.entry(at),
+            Some(&tag @ 68) => return Err(TermError::Tag { tag, at }),
+            Some(_) => {
+                let what = "something else where an atom must stand";
                 return Err(TermError::Malformed { what, at });
             }
+            None => return Err(short),
+        };
+        let Some(len) = len else { return Err(short) };
+        let Some(name) = b.get(at + head..at + head + len) else {
+            return Err(short);
+        };
+        let chars = if !utf8 || name.is_ascii() {
+            len
+        } else {
+            match std::str::from_utf8(name) {
+                Ok(name) => name.chars().count(),
+                Err(_) => {
+                    let what = "atom that is not UTF-8";
+                    return Err(TermError::Malformed { what, at });
+                }
+            }
+        };
+        if chars > MAX_ATOM_CHARS {
+            let what = "atom of more than 255 characters";
+            return Err(TermError::Malformed { what, at });
         }
-    };
-    if chars > MAX_ATOM_CHARS {
-        let what = "atom of more than 255 characters";
-        return Err(TermError::Malformed { what, at });
+        Ok(head + len)
     }
-    Ok(head + len)
+
+    /// Checks that the header has the entry that stands at `at` for an atom.
+    #[inline]
+    fn entry(&mut self, at: usize) -> Result<usize, TermError> {
+        let atoms = match self.header {
+            Header::Of(Some(atoms)) => atoms,
+            Header::Of(None) => {
+                return Err(TermError::Tag {
+                    tag: CACHED_ATOM,
+                    at,
+                });
+            }
+            Header::Checked => return Ok(2),
+        };
+        let Some(index) = self.b.get(at + 1) else {
+            return Err(TermError::Truncated { at });
+        };
+        let Some(name) = atoms.get(*index) else {
+            let what = "atom that the frame's header does not have";
+            return Err(TermError::Malformed { what, at });
+        };
+        self.entries = true;
+        self.more = self.more.saturating_add(written_len(name) - 2);
+        Ok(2)
+    }
+
+    /// `112 Size:32 Arity:8 Uniq:16B Index:32 NumFree:32 Module OldIndex OldUniq Pid Free*`, Size counting itself.
+    fn fun_head(&mut self, at: usize) -> Result<FunHead, TermError> {
+        let b = self.b;
+        let integer_len = |at: usize| match b.get(at) {
+            Some(&SMALL_INTEGER) => Ok(2),
+            Some(&INTEGER) => Ok(5),
+            Some(_) => Err(TermError::Malformed {
+                what: "fun whose old index or old uniq is no integer",
+                at,
+            }),
+            None => Err(TermError::Truncated { at }),
+        };
+        let short = TermError::Truncated { at };
+        let (Some(size), Some(free)) = (u32_at(b, at + 1), u32_at(b, at + 26)) else {
+            return Err(short);
+        };
+        let module = at + 30;
+        let old_index = module + self.atom_len(module)?;
+        let old_uniq = old_index + integer_len(old_index)?;
+        let pid = old_uniq + integer_len(old_uniq)?;
+        let creation = match b.get(pid) {
+            Some(&PID) => 4,
+            Some(&PID_OLD) => 1,
+            Some(_) => {
+                let what = "fun without a pid";
+                return Err(TermError::Malformed { what, at: pid });
+            }
+            None => return Err(short),
+        };
+        let first = pid + 1 + self.atom_len(pid + 1)? + 8 + creation;
+        let end = (at + 1).saturating_add(size as usize);
+        if end > b.len() || first > end {
+            return Err(short);
+        }
+        Ok(FunHead {
+            len: first - at,
+            free: free as usize,
+            end,
+            module,
+            old_index,
+            old_uniq,
+            pid,
+        })
+    }
+
+    fn record_head(&mut self, at: usize) -> Result<RecordHead, TermError> {
+        let b = self.b;
+        let short = TermError::Truncated { at };
+        let Some(fields) = u32_at(b, at + 1).map(|n| n as usize) else {
+            return Err(short);
+        };
+        // Each field is at least an empty name (2 bytes) and a value (1 byte).
+        if fields > b.len() {
+            return Err(short);
+        }
+        let mut len = 6;
+        for _ in 0..fields + 2 {
+            len += self.atom_len(at + len)?;
+        }
+        Ok(RecordHead { len, fields })
+    }
 }
 
 /// The fixed parts of a local fun, tag 112. Offsets are from the start of the bytes.
@@ -311,72 +451,12 @@ pub(super) struct FunHead {
     pub(super) pid: usize,
 }
 
-/// `112 Size:32 Arity:8 Uniq:16B Index:32 NumFree:32 Module OldIndex OldUniq Pid Free*`, Size counting itself.
-pub(super) fn fun_head(b: &[u8], at: usize) -> Result<FunHead, TermError> {
-    let integer_len = |at: usize| match b.get(at) {
-        Some(&SMALL_INTEGER) => Ok(2),
-        Some(&INTEGER) => Ok(5),
-        Some(_) => Err(TermError::Malformed {
-            what: "fun whose old index or old uniq is no integer",
-            at,
-        }),
-        None => Err(TermError::Truncated { at }),
-    };
-    let short = TermError::Truncated { at };
-    let (Some(size), Some(free)) = (u32_at(b, at + 1), u32_at(b, at + 26)) else {
-        return Err(short);
-    };
-    let module = at + 30;
-    let old_index = module + atom_len(b, module)?;
-    let old_uniq = old_index + integer_len(old_index)?;
-    let pid = old_uniq + integer_len(old_uniq)?;
-    let creation = match b.get(pid) {
-        Some(&PID) => 4,
-        Some(&PID_OLD) => 1,
-        Some(_) => {
-            let what = "fun without a pid";
-            return Err(TermError::Malformed { what, at: pid });
-        }
-        None => return Err(short),
-    };
-    let first = pid + 1 + atom_len(b, pid + 1)? + 8 + creation;
-    let end = (at + 1).saturating_add(size as usize);
-    if end > b.len() || first > end {
-        return Err(short);
-    }
-    Ok(FunHead {
-        len: first - at,
-        free: free as usize,
-        end,
-        module,
-        old_index,
-        old_uniq,
-        pid,
-    })
-}
-
 /// The fixed parts of a record, tag 67.
 pub(super) struct RecordHead {
     /// Bytes up to the first value, tag included.
     pub(super) len: usize,
     /// Number of fields: so many atoms stand in the head, so many terms follow it.
     pub(super) fields: usize,
-}
-
-pub(super) fn record_head(b: &[u8], at: usize) -> Result<RecordHead, TermError> {
-    let short = TermError::Truncated { at };
-    let Some(fields) = u32_at(b, at + 1).map(|n| n as usize) else {
-        return Err(short);
-    };
-    // Each field is at least an empty name (2 bytes) and a value (1 byte).
-    if fields > b.len() {
-        return Err(short);
-    }
-    let mut len = 6;
-    for _ in 0..fields + 2 {
-        len += atom_len(b, at + len)?;
-    }
-    Ok(RecordHead { len, fields })
 }
 
 /// How long the term at the start of checked bytes is.
@@ -390,7 +470,7 @@ pub(super) fn skip(b: &[u8]) -> usize {
         let byte = |skip: usize| b.get(at + skip).copied().unwrap_or(0) as usize;
         let (len, children) = match b.get(at) {
             Some(&SMALL_ATOM | &SMALL_ATOM_LATIN1) => (2 + byte(1), 0),
-            Some(&SMALL_INTEGER) => (2, 0),
+            Some(&SMALL_INTEGER | &CACHED_ATOM) => (2, 0),
             Some(&INTEGER) => (5, 0),
             Some(&FLOAT) => (9, 0),
             Some(&NIL) => (1, 0),
@@ -400,7 +480,7 @@ pub(super) fn skip(b: &[u8]) -> usize {
             Some(&LIST) => (5, long(1) + 1),
             Some(&MAP) => (5, 2 * long(1)),
             Some(&FUN) => (1 + long(1), 0),
-            Some(_) => match one(b, at) {
+            Some(_) => match checked(b).one(at) {
                 Ok((len, children, _)) => (len, children),
                 // Cannot be: the bytes were checked. The end of them is a safe answer.
                 Err(_) => return b.len(),
@@ -411,4 +491,18 @@ pub(super) fn skip(b: &[u8]) -> usize {
         owed = owed - 1 + children;
     }
     at.min(b.len())
+}
+
+/// Where the parts of the local fun at `at` in checked bytes are.
+pub(super) fn fun_head(b: &[u8], at: usize) -> Result<FunHead, TermError> {
+    checked(b).fun_head(at)
+}
+
+fn checked(b: &[u8]) -> Scanner<'_> {
+    Scanner {
+        b,
+        header: Header::Checked,
+        more: 0,
+        entries: false,
+    }
 }

@@ -5,10 +5,13 @@
 //! decoding. [`Raw::decode`] makes the owned [`Term`] for those who want a value.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::atoms::{AtomTable, write_out};
 use super::check::{scan, u32_at};
 use super::decode;
 use super::view::View;
@@ -29,6 +32,8 @@ pub struct Limits {
     pub max_decode_depth: usize,
     /// Most bytes a compressed term may unfold to; default 64 MiB.
     pub max_inflated: usize,
+    /// Most bytes a term may have when the atoms that stand in its frame's header are written out; default 512 MiB.
+    pub max_written_out: usize,
 }
 
 /// Default of [`Limits::max_decode_depth`].
@@ -43,16 +48,21 @@ impl Default for Limits {
             max_depth: 10_000,
             max_decode_depth: MAX_DECODE_DEPTH,
             max_inflated: 64 << 20,
+            max_written_out: 512 << 20,
         }
     }
 }
 
 /// Exactly one well-formed term in external format, without the leading 131.
 ///
-/// Equality and hash are those of the bytes: the same pid, reference or atom written by the same node is equal,
-/// but a value has more than one form (see [`View`]); compare decoded terms where that matters.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Raw(Bytes);
+/// Equality and hash are those of the bytes with all atoms written out: the same pid, reference or atom written by the
+/// same node is equal, but a value has more than one form (see [`View`]); compare decoded terms where that matters.
+#[derive(Clone)]
+pub struct Raw {
+    bytes: Bytes,
+    /// The atoms of the frame that brought it, when some of its own are entries there.
+    atoms: Option<Arc<AtomTable>>,
+}
 
 impl Raw {
     /// Takes bytes that must be exactly one term.
@@ -60,12 +70,12 @@ impl Raw {
     /// # Errors
     /// What is wrong with the bytes, and at which offset.
     pub fn check(bytes: Bytes, limits: &Limits) -> Result<Raw, TermError> {
-        let used = scan(&bytes, limits.max_depth)?;
+        let used = scan(&bytes, limits.max_depth, None)?.len;
         if used != bytes.len() {
             let extra = bytes.len() - used;
             return Err(TermError::Trailing { extra });
         }
-        Ok(Raw(bytes))
+        Ok(Raw::plain(bytes))
     }
 
     /// Takes the term at the start of `bytes` and says how many bytes it has; what follows is not looked at.
@@ -73,8 +83,30 @@ impl Raw {
     /// # Errors
     /// What is wrong with the bytes, and at which offset.
     pub fn check_prefix(bytes: &Bytes, limits: &Limits) -> Result<(Raw, usize), TermError> {
-        let used = scan(bytes, limits.max_depth)?;
-        Ok((Raw(bytes.slice(..used)), used))
+        let used = scan(bytes, limits.max_depth, None)?.len;
+        Ok((Raw::plain(bytes.slice(..used)), used))
+    }
+
+    /// [`Raw::check_prefix`] for a frame whose header has these atoms.
+    pub(crate) fn check_framed(
+        bytes: &Bytes,
+        limits: &Limits,
+        atoms: &Arc<AtomTable>,
+    ) -> Result<(Raw, usize), TermError> {
+        let found = scan(bytes, limits.max_depth, Some(atoms))?;
+        if found.written_out > limits.max_written_out {
+            let limit = limits.max_written_out;
+            return Err(TermError::TooLarge { limit });
+        }
+        let raw = Raw {
+            bytes: bytes.slice(..found.len),
+            atoms: found.entries.then(|| atoms.clone()),
+        };
+        Ok((raw, found.len))
+    }
+
+    fn plain(bytes: Bytes) -> Raw {
+        Raw { bytes, atoms: None }
     }
 
     /// Takes what `term_to_binary` made: 131, then one term, which may be compressed.
@@ -104,7 +136,7 @@ impl Raw {
     pub fn encode(term: &Term) -> Raw {
         let mut buf = BytesMut::new();
         write::put_term(&mut buf, term);
-        Raw(buf.freeze())
+        Raw::plain(buf.freeze())
     }
 
     /// Writes a term that somebody else made.
@@ -115,7 +147,7 @@ impl Raw {
         let mut buf = BytesMut::new();
         match write::put_term_noting(&mut buf, term) {
             Some(what) => Err(TermError::NotErlang { what }),
-            None => Ok(Raw(buf.freeze())),
+            None => Ok(Raw::plain(buf.freeze())),
         }
     }
 
@@ -142,17 +174,30 @@ impl Raw {
             Raw::check(bytes.clone(), &limits).is_ok(),
             "not one well-formed term: {bytes:?}"
         );
-        Raw(bytes)
+        Raw::plain(bytes)
     }
 
     /// The same term in memory of its own, so that a small part does not keep a large message alive.
     pub(crate) fn compact(&self) -> Raw {
-        Raw(Bytes::copy_from_slice(&self.0))
+        Raw::plain(match &self.atoms {
+            None => Bytes::copy_from_slice(&self.bytes),
+            Some(_) => self.to_bytes(),
+        })
     }
 
     /// The term, to be read in place.
     pub fn view(&self) -> View<'_> {
-        View::over(&self.0)
+        View::over(&self.bytes, self.atoms.as_deref())
+    }
+
+    /// The bytes as they came, and the atoms of the header that they refer to.
+    pub(crate) fn framed(&self) -> (&Bytes, Option<&Arc<AtomTable>>) {
+        (&self.bytes, self.atoms.as_ref())
+    }
+
+    /// About how many bytes it has: exactly so many as it came with.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The term as an owned value.
@@ -172,19 +217,27 @@ impl Raw {
     /// # Errors
     /// As [`Raw::decode`].
     pub fn decode_within(&self, limits: &Limits) -> Result<Term, TermError> {
-        decode::decode(&self.0, limits.max_decode_depth)
+        decode::decode(self.view(), limits.max_decode_depth)
     }
 
-    /// The bytes, without a leading 131.
-    pub fn as_bytes(&self) -> &Bytes {
-        &self.0
+    /// The bytes, without a leading 131. They are copied only where the term came with some of its atoms in the header
+    /// of its frame.
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.atoms {
+            None => self.bytes.clone(),
+            Some(atoms) => {
+                let mut buf = BytesMut::with_capacity(self.bytes.len() + 64);
+                write_out(&mut buf, &self.bytes, atoms);
+                buf.freeze()
+            }
+        }
     }
 
     /// The bytes as `term_to_binary` writes them: with a leading 131.
     pub fn to_versioned(&self) -> Bytes {
-        let mut buf = BytesMut::with_capacity(self.0.len() + 1);
+        let mut buf = BytesMut::with_capacity(self.bytes.len() + 1);
         buf.put_u8(VERSION);
-        buf.put_slice(&self.0);
+        write::put_raw(&mut buf, self);
         buf.freeze()
     }
 
@@ -192,14 +245,31 @@ impl Raw {
     ///
     /// A view of something else is copied: the elements of a string have no bytes of their own.
     pub fn sub(&self, view: View<'_>) -> Raw {
-        let part = view.as_bytes();
-        let start = self.0.as_ptr() as usize;
+        let part = view.framed();
+        let start = self.bytes.as_ptr() as usize;
         let at = part.as_ptr() as usize;
-        if at >= start && at + part.len() <= start + self.0.len() {
-            Raw(self.0.slice_ref(part))
+        if at >= start && at + part.len() <= start + self.bytes.len() {
+            Raw {
+                bytes: self.bytes.slice_ref(part),
+                atoms: self.atoms.clone(),
+            }
         } else {
-            Raw(Bytes::copy_from_slice(part))
+            Raw::plain(Bytes::copy_from_slice(&view.to_bytes()))
         }
+    }
+}
+
+impl PartialEq for Raw {
+    fn eq(&self, other: &Raw) -> bool {
+        self.view() == other.view()
+    }
+}
+
+impl Eq for Raw {}
+
+impl Hash for Raw {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.view().hash(state);
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use num_bigint::{BigInt, Sign};
 
+use super::atoms::AtomTable;
 use super::check::{self, FunHead, skip, u16_at, u32_at};
 use super::view::View;
 use super::{
@@ -41,14 +42,20 @@ enum Found {
     More,
 }
 
-/// `b` is exactly one checked term.
-pub(super) fn decode(b: &[u8], max_depth: usize) -> Result<Term, TermError> {
+/// Decodes a checked term.
+pub(super) fn decode(term: View<'_>, max_depth: usize) -> Result<Term, TermError> {
+    let input = Input {
+        b: term.framed(),
+        atoms: term.atoms(),
+    };
     let mut at = 0;
     let mut stack: Vec<Open> = Vec::new();
     loop {
         let found = match stack.last_mut() {
-            Some(top) if matches!(top.kind, Kind::List) && top.left == 1 => tail(top, b, &mut at)?,
-            _ => one(b, &mut at)?,
+            Some(top) if matches!(top.kind, Kind::List) && top.left == 1 => {
+                input.tail(top, &mut at)?
+            }
+            _ => input.one(&mut at)?,
         };
         let mut value = match found {
             Found::Leaf(term) => term,
@@ -57,13 +64,13 @@ pub(super) fn decode(b: &[u8], max_depth: usize) -> Result<Term, TermError> {
                 return Err(TermError::TooDeep { limit: max_depth });
             }
             Found::Open(kind, left) => {
-                let items = Vec::with_capacity(left.min(b.len()));
+                let items = Vec::with_capacity(left.min(input.b.len()));
                 let open = Open { kind, items, left };
                 if left > 0 {
                     stack.push(open);
                     continue;
                 }
-                close(open, b)?
+                close(open, input)?
             }
         };
         loop {
@@ -76,7 +83,7 @@ pub(super) fn decode(b: &[u8], max_depth: usize) -> Result<Term, TermError> {
                 break;
             }
             value = match stack.pop() {
-                Some(full) => close(full, b)?,
+                Some(full) => close(full, input)?,
                 None => return Err(unchecked(at)),
             };
         }
@@ -89,21 +96,108 @@ fn unchecked(at: usize) -> TermError {
     TermError::Malformed { what, at }
 }
 
-/// Reads the tail of a list. It may be the next list on the wire: its elements belong to the same list.
-fn tail(top: &mut Open, b: &[u8], at: &mut usize) -> Result<Found, TermError> {
-    match b.get(*at) {
-        Some(&check::LIST) => {
-            top.left = 1 + u32_at(b, *at + 1).ok_or(unchecked(*at))? as usize;
-            *at += 5;
-            Ok(Found::More)
+/// What is decoded, and the atoms of the frame that brought it.
+#[derive(Clone, Copy)]
+struct Input<'a> {
+    b: &'a [u8],
+    atoms: Option<&'a AtomTable>,
+}
+
+impl Input<'_> {
+    /// Reads the tail of a list. It may be the next list on the wire: its elements belong to the same list.
+    fn tail(self, top: &mut Open, at: &mut usize) -> Result<Found, TermError> {
+        let b = self.b;
+        match b.get(*at) {
+            Some(&check::LIST) => {
+                top.left = 1 + u32_at(b, *at + 1).ok_or(unchecked(*at))? as usize;
+                *at += 5;
+                Ok(Found::More)
+            }
+            Some(&check::STRING) => {
+                let string = string_at(b, at)?;
+                top.items
+                    .extend(string.iter().map(|n| super::int(i64::from(*n))));
+                Ok(Found::Leaf(Term::List(List::nil())))
+            }
+            _ => self.one(at),
         }
-        Some(&check::STRING) => {
-            let string = string_at(b, at)?;
-            top.items
-                .extend(string.iter().map(|n| super::int(i64::from(*n))));
-            Ok(Found::Leaf(Term::List(List::nil())))
-        }
-        _ => one(b, at),
+    }
+
+    /// Reads a leaf or the head of a container, and moves `at` behind it.
+    fn one(self, at: &mut usize) -> Result<Found, TermError> {
+        let b = self.b;
+        let start = *at;
+        let bad = unchecked(start);
+        let rest = b.get(start..).unwrap_or_default();
+        let Some(&tag) = rest.first() else {
+            return Err(bad);
+        };
+        let open = |kind, count: Option<usize>, head| match count {
+            Some(count) => Ok((Found::Open(kind, count), head)),
+            None => Err(unchecked(start)),
+        };
+        let long = || u32_at(rest, 1).map(|n| n as usize);
+        let (found, len) = match tag {
+            check::SMALL_TUPLE => open(Kind::Tuple, rest.get(1).map(|n| *n as usize), 2)?,
+            check::LARGE_TUPLE => open(Kind::Tuple, long(), 5)?,
+            check::LIST => open(Kind::List, long().map(|n| n + 1), 5)?,
+            check::MAP => open(Kind::Map, long().map(|n| 2 * n), 5)?,
+            check::FUN => {
+                let head = check::fun_head(b, start)?;
+                open(Kind::Fun { at: start }, Some(head.free), head.len)?
+            }
+            check::RECORD => return Err(TermError::NotRepresentable { what: "record" }),
+            check::STRING => {
+                let bytes = string_at(b, at)?.to_vec();
+                return Ok(Found::Leaf(if bytes.is_empty() {
+                    Term::List(List::nil())
+                } else {
+                    Term::ByteList(ByteList { bytes })
+                }));
+            }
+            _ => {
+                let len = skip(rest);
+                let leaf = rest.get(..len).and_then(|leaf| self.leaf(tag, leaf));
+                (Found::Leaf(leaf.ok_or(bad)?), len)
+            }
+        };
+        *at += len;
+        Ok(found)
+    }
+
+    fn leaf(self, tag: u8, leaf: &[u8]) -> Option<Term> {
+        let view = View::over(leaf, self.atoms);
+        Some(match tag {
+            check::SMALL_INTEGER | check::INTEGER => super::int(view.as_i64()?),
+            check::SMALL_BIG => big(*leaf.get(2)?, leaf.get(3..)?),
+            check::LARGE_BIG => big(*leaf.get(5)?, leaf.get(6..)?),
+            check::FLOAT | check::FLOAT_TEXT => Term::Float(Float {
+                value: view.as_f64()?,
+            }),
+            check::NIL => Term::List(List::nil()),
+            check::BINARY => super::binary(leaf.get(5..)?),
+            check::BIT_BINARY => bits(*leaf.get(5)?, leaf.get(6..)?)?,
+            check::PID | check::PID_OLD => Term::Pid(view.pid()?),
+            check::REFERENCE | check::REFERENCE_OLD | check::REFERENCE_OLDEST => {
+                Term::from(view.reference()?)
+            }
+            check::PORT | check::PORT_64 | check::PORT_OLD => Term::Port(view.port()?),
+            check::EXPORT => {
+                let (module, rest) = leaf.get(1..)?.split_at_checked(skip(leaf.get(1..)?))?;
+                let (function, arity) = rest.split_at_checked(skip(rest))?;
+                Term::from(ExternalFun {
+                    module: self.atom(module)?,
+                    function: self.atom(function)?,
+                    arity: *arity.get(1)?,
+                })
+            }
+            _ => Term::Atom(self.atom(leaf)?),
+        })
+    }
+
+    fn atom(self, bytes: &[u8]) -> Option<Atom> {
+        let name = View::over(bytes, self.atoms).atom_name()?;
+        Some(Atom::from(name.into_owned()))
     }
 }
 
@@ -113,82 +207,6 @@ fn string_at<'b>(b: &'b [u8], at: &mut usize) -> Result<&'b [u8], TermError> {
     let string = b.get(*at + 3..*at + 3 + len).ok_or(unchecked(*at))?;
     *at += 3 + len;
     Ok(string)
-}
-
-/// Reads a leaf or the head of a container, and moves `at` behind it.
-fn one(b: &[u8], at: &mut usize) -> Result<Found, TermError> {
-    let start = *at;
-    let bad = unchecked(start);
-    let rest = b.get(start..).unwrap_or_default();
-    let Some(&tag) = rest.first() else {
-        return Err(bad);
-    };
-    let open = |kind, count: Option<usize>, head| match count {
-        Some(count) => Ok((Found::Open(kind, count), head)),
-        None => Err(unchecked(start)),
-    };
-    let long = || u32_at(rest, 1).map(|n| n as usize);
-    let (found, len) = match tag {
-        check::SMALL_TUPLE => open(Kind::Tuple, rest.get(1).map(|n| *n as usize), 2)?,
-        check::LARGE_TUPLE => open(Kind::Tuple, long(), 5)?,
-        check::LIST => open(Kind::List, long().map(|n| n + 1), 5)?,
-        check::MAP => open(Kind::Map, long().map(|n| 2 * n), 5)?,
-        check::FUN => {
-            let head = check::fun_head(b, start)?;
-            open(Kind::Fun { at: start }, Some(head.free), head.len)?
-        }
-        check::RECORD => return Err(TermError::NotRepresentable { what: "record" }),
-        check::STRING => {
-            let bytes = string_at(b, at)?.to_vec();
-            return Ok(Found::Leaf(if bytes.is_empty() {
-                Term::List(List::nil())
-            } else {
-                Term::ByteList(ByteList { bytes })
-            }));
-        }
-        _ => {
-            let len = skip(rest);
-            let leaf = rest.get(..len).and_then(|leaf| leaf_of(tag, leaf));
-            (Found::Leaf(leaf.ok_or(bad)?), len)
-        }
-    };
-    *at += len;
-    Ok(found)
-}
-
-fn leaf_of(tag: u8, leaf: &[u8]) -> Option<Term> {
-    let view = View::over(leaf);
-    Some(match tag {
-        check::SMALL_INTEGER | check::INTEGER => super::int(view.as_i64()?),
-        check::SMALL_BIG => big(*leaf.get(2)?, leaf.get(3..)?),
-        check::LARGE_BIG => big(*leaf.get(5)?, leaf.get(6..)?),
-        check::FLOAT | check::FLOAT_TEXT => Term::Float(Float {
-            value: view.as_f64()?,
-        }),
-        check::NIL => Term::List(List::nil()),
-        check::BINARY => super::binary(leaf.get(5..)?),
-        check::BIT_BINARY => bits(*leaf.get(5)?, leaf.get(6..)?)?,
-        check::PID | check::PID_OLD => Term::Pid(view.pid()?),
-        check::REFERENCE | check::REFERENCE_OLD | check::REFERENCE_OLDEST => {
-            Term::from(view.reference()?)
-        }
-        check::PORT | check::PORT_64 | check::PORT_OLD => Term::Port(view.port()?),
-        check::EXPORT => {
-            let (module, rest) = leaf.get(1..)?.split_at_checked(skip(leaf.get(1..)?))?;
-            let (function, arity) = rest.split_at_checked(skip(rest))?;
-            Term::from(ExternalFun {
-                module: atom_of(module)?,
-                function: atom_of(function)?,
-                arity: *arity.get(1)?,
-            })
-        }
-        _ => Term::Atom(atom_of(leaf)?),
-    })
-}
-
-fn atom_of(bytes: &[u8]) -> Option<Atom> {
-    let name = View::over(bytes).atom_name()?;
-    Some(Atom::from(name.into_owned()))
 }
 
 fn big(sign: u8, magnitude: &[u8]) -> Term {
@@ -210,7 +228,7 @@ fn bits(used: u8, bytes: &[u8]) -> Option<Term> {
 }
 
 /// All terms inside are there: makes the container.
-fn close(full: Open, b: &[u8]) -> Result<Term, TermError> {
+fn close(full: Open, input: Input<'_>) -> Result<Term, TermError> {
     let Open {
         kind, mut items, ..
     } = full;
@@ -225,7 +243,7 @@ fn close(full: Open, b: &[u8]) -> Result<Term, TermError> {
             None => Err(unchecked(0)),
         },
         Kind::Map => map(items),
-        Kind::Fun { at } => fun(b, at, items),
+        Kind::Fun { at } => fun(input, at, items),
     }
 }
 
@@ -263,15 +281,16 @@ pub(super) fn holds_map(term: &Term) -> bool {
     }
 }
 
-fn fun(b: &[u8], at: usize, free_vars: Vec<Term>) -> Result<Term, TermError> {
-    let head = check::fun_head(b, at)?;
-    fun_of(b, at, &head, free_vars).ok_or(unchecked(at))
+fn fun(input: Input<'_>, at: usize, free_vars: Vec<Term>) -> Result<Term, TermError> {
+    let head = check::fun_head(input.b, at)?;
+    fun_of(input, at, &head, free_vars).ok_or(unchecked(at))
 }
 
-fn fun_of(b: &[u8], at: usize, head: &FunHead, free_vars: Vec<Term>) -> Option<Term> {
+fn fun_of(input: Input<'_>, at: usize, head: &FunHead, free_vars: Vec<Term>) -> Option<Term> {
+    let b = input.b;
     let part = |at: usize| {
         let rest = b.get(at..)?;
-        Some(View::over(rest.get(..skip(rest))?))
+        Some(View::over(rest.get(..skip(rest))?, input.atoms))
     };
     Some(Term::from(InternalFun::New {
         module: Atom::from(part(head.module)?.atom_name()?.into_owned()),

@@ -19,6 +19,7 @@ pub use eetf::{
 };
 use num_bigint::BigInt;
 
+pub(crate) use atoms::{AtomTable, Met, walk};
 use decode::holds_map;
 
 pub use codec::{Limits, MAX_DECODE_DEPTH, Raw, VERSION};
@@ -28,6 +29,7 @@ pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, pri
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
 pub use write::is_atom_name;
 
+mod atoms;
 mod check;
 mod codec;
 mod decode;
@@ -84,8 +86,8 @@ pub enum TermError {
         /// The first byte, when there is one.
         found: Option<u8>,
     },
-    /// A compressed term that unfolds to more than the limit.
-    #[error("a compressed term of more than {limit} bytes")]
+    /// A term that unfolds to more than the limit: a compressed one, or one whose atoms stand in the header.
+    #[error("a term that unfolds to more than {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
         limit: usize,

@@ -132,7 +132,7 @@ fn through_views(view: View<'_>) -> Term {
     if let Some(port) = view.port() {
         return Term::from(port);
     }
-    good(view.as_bytes()).decode().unwrap()
+    good(&view.to_bytes()).decode().unwrap()
 }
 
 proptest! {
@@ -141,7 +141,7 @@ proptest! {
     #[test]
     fn every_term_survives_the_round_trip(term in any_term()) {
         let encoded = Raw::try_encode(&term).unwrap();
-        let checked = good(encoded.as_bytes());
+        let checked = good(&encoded.to_bytes());
         prop_assert_eq!(checked.decode().unwrap(), term);
         prop_assert_eq!(Raw::encode(&checked.decode().unwrap()), encoded);
     }
@@ -163,7 +163,7 @@ proptest! {
     fn changed_bytes_are_an_error_or_another_term_and_never_a_panic(
         term in any_term(), at in any::<prop::sample::Index>(), byte: u8,
     ) {
-        let mut bytes = Raw::encode(&term).as_bytes().to_vec();
+        let mut bytes = Raw::encode(&term).to_bytes().to_vec();
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(raw) = raw(&bytes) {
@@ -191,7 +191,7 @@ proptest! {
         ),
     ) {
         if let Ok((raw, used)) = Raw::check_prefix(&bytes.into(), &Limits::default()) {
-            prop_assert_eq!(raw.as_bytes().len(), used);
+            prop_assert_eq!(raw.to_bytes().len(), used);
             through_all_readers(&raw);
         }
     }
@@ -383,7 +383,7 @@ fn integers_have_their_shortest_form_on_the_wire() {
         (i64::MIN, &[110, 8, 1, 0, 0, 0, 0, 0, 0, 0, 128]),
     ] {
         let raw = Raw::encode(&int(n));
-        assert_eq!(&raw.as_bytes()[..], bytes);
+        assert_eq!(&raw.to_bytes()[..], bytes);
         assert_eq!(raw.view().as_i64(), Some(n));
         assert_eq!(raw.decode(), Ok(int(n)));
         let same = Raw::encode(&Term::from(BigInteger::from(n)));
@@ -402,7 +402,7 @@ fn integers_have_their_shortest_form_on_the_wire() {
 
 #[test]
 fn lists_of_bytes_are_strings_on_the_wire_and_no_other_lists_are() {
-    let encoded = |term: &Term| Raw::encode(term).as_bytes().to_vec();
+    let encoded = |term: &Term| Raw::encode(term).to_bytes().to_vec();
     assert_eq!(encoded(&list([int(1), int(255)])), [107, 0, 2, 1, 255]);
     let hand_made = Term::from(List::from(vec![int(1), int(255)]));
     assert_eq!(encoded(&hand_made), [107, 0, 2, 1, 255]);
@@ -524,7 +524,7 @@ fn a_part_shares_memory_unless_it_has_none() {
     let whole = Raw::encode(&tuple([atom("a"), binary("long enough"), string("x")]));
     let [_, middle, last] = whole.view().tuple_n::<3>().unwrap();
     let part = whole.sub(middle);
-    assert_eq!(part.as_bytes().as_ptr(), middle.as_bytes().as_ptr());
+    assert_eq!(part.to_bytes().as_ptr(), middle.to_bytes().as_ptr());
     let x = last.list().unwrap().next().unwrap();
     assert_eq!(whole.sub(x).view().as_i64(), Some(120));
 }
@@ -538,7 +538,7 @@ fn tuples_are_matched_by_size_and_tag() {
     assert!(raw.view().tagged::<1>("call").is_none());
     assert!(raw.view().tuple_n::<2>().is_none());
     let wide = Raw::encode(&tuple(vec![nil(); 300]));
-    assert_eq!(wide.as_bytes()[0], 105);
+    assert_eq!(wide.to_bytes()[0], 105);
     assert_eq!(wide.view().tuple().unwrap().len(), 300);
 }
 
@@ -596,9 +596,9 @@ fn a_local_fun_must_have_the_size_it_announces() {
         old_uniq: -5,
     });
     let encoded = Raw::encode(&fun);
-    let bytes = encoded.as_bytes();
-    assert_eq!(codec_size(bytes), bytes.len() - 1);
-    for wrong in [0, 4, codec_size(bytes) - 1, codec_size(bytes) + 1] {
+    let bytes = encoded.to_bytes();
+    assert_eq!(codec_size(&bytes), bytes.len() - 1);
+    for wrong in [0, 4, codec_size(&bytes) - 1, codec_size(&bytes) + 1] {
         let mut changed = bytes.to_vec();
         changed[1..5].copy_from_slice(&(wrong as u32).to_be_bytes());
         changed.push(106);
@@ -629,7 +629,7 @@ fn maps_are_written_in_erlangs_order() {
         .view()
         .map()
         .unwrap()
-        .map(|(k, _)| k.as_bytes()[0])
+        .map(|(k, _)| k.to_bytes()[0])
         .collect();
     assert_eq!(keys, [97, 70, 119, 119, 104, 107, 109]);
     assert!(raw.view().lookup("b").is_some_and(View::is_nil));
@@ -705,10 +705,10 @@ fn compressed_terms_unfold_within_the_limit() {
         let mut bytes = vec![131, 80];
         bytes.extend(announced.to_be_bytes());
         let mut zlib = flate2::write::ZlibEncoder::new(bytes, flate2::Compression::default());
-        std::io::Write::write_all(&mut zlib, inner.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut zlib, &inner.to_bytes()).unwrap();
         Bytes::from(zlib.finish().unwrap())
     };
-    let len = inner.as_bytes().len() as u32;
+    let len = inner.to_bytes().len() as u32;
     let limits = Limits::default();
     let unfolded = Raw::from_versioned(&packed(len), &limits).unwrap();
     assert_eq!(unfolded.decode(), Ok(term));
@@ -771,7 +771,7 @@ fn bytes_are_those_that_erl_writes() {
     ];
     for (bytes, term) in written {
         assert_eq!(good(bytes).decode().as_ref(), Ok(&term));
-        assert_eq!(&Raw::encode(&term).as_bytes()[..], bytes);
+        assert_eq!(&Raw::encode(&term).to_bytes()[..], bytes);
     }
 }
 

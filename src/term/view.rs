@@ -7,7 +7,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
+use bytes::BytesMut;
+
+use super::atoms::{AtomTable, write_out};
 use super::check::{self, skip, u16_at, u32_at};
 use super::codec::MAX_DECODE_DEPTH;
 use super::decode;
@@ -16,10 +20,31 @@ use super::{Atom, Pid, Port, Reference};
 
 /// One term inside checked bytes.
 ///
-/// Equality is that of the bytes. It never takes two different values for one, but a value can be written in more
-/// than one form (an atom as UTF-8 or latin1, a list of bytes as string or list).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct View<'a>(&'a [u8]);
+/// Equality is that of the bytes with all atoms written out. It never takes two different values for one, but a value
+/// can be written in more than one form (an atom as UTF-8 or latin1, a list of bytes as string or list).
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    bytes: &'a [u8],
+    /// The atoms of the frame that brought it, when some of its own are entries there.
+    atoms: Option<&'a AtomTable>,
+}
+
+impl PartialEq for View<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.atoms, other.atoms) {
+            (None, None) => self.bytes == other.bytes,
+            _ => self.to_bytes() == other.to_bytes(),
+        }
+    }
+}
+
+impl Eq for View<'_> {}
+
+impl Hash for View<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.to_bytes().hash(state);
+    }
+}
 
 /// A pid, its node's name borrowed where it can be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,29 +92,66 @@ static BYTES: [[u8; 2]; 256] = {
 static NIL: [u8; 1] = [check::NIL];
 
 impl<'a> View<'a> {
-    /// `bytes` must be exactly one checked term.
-    pub(super) fn over(bytes: &'a [u8]) -> View<'a> {
-        View(bytes)
+    /// `bytes` must be exactly one checked term, and `atoms` what it was checked with.
+    pub(crate) fn over(bytes: &'a [u8], atoms: Option<&'a AtomTable>) -> View<'a> {
+        View { bytes, atoms }
     }
 
-    /// The bytes of the term, without a leading 131.
-    pub fn as_bytes(self) -> &'a [u8] {
-        self.0
+    /// A part of this term, or one of the constants of this file.
+    fn part(self, bytes: &'a [u8]) -> View<'a> {
+        View { bytes, ..self }
+    }
+
+    /// The atoms of the header that the bytes refer to.
+    pub(super) fn atoms(self) -> Option<&'a AtomTable> {
+        self.atoms
+    }
+
+    /// The bytes as they came.
+    pub(super) fn framed(self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The bytes of the term, without a leading 131. They are copied only where the term came with some of its atoms
+    /// in the header of its frame.
+    pub fn to_bytes(self) -> Cow<'a, [u8]> {
+        match self.atoms {
+            None => Cow::Borrowed(self.bytes),
+            Some(atoms) => {
+                let mut buf = BytesMut::with_capacity(self.bytes.len() + 64);
+                write_out(&mut buf, self.bytes, atoms);
+                Cow::Owned(buf.into())
+            }
+        }
+    }
+
+    /// Appends the term, its atoms written out.
+    pub(crate) fn put(self, buf: &mut BytesMut) {
+        match self.atoms {
+            None => buf.extend_from_slice(self.bytes),
+            Some(atoms) => write_out(buf, self.bytes, atoms),
+        }
+    }
+
+    /// The atom of the header that stands here.
+    fn entry(self) -> Option<&'a str> {
+        self.atoms?.get(*self.bytes.get(1)?).map(|name| &**name)
     }
 
     fn tag(self) -> u8 {
         // A term has at least its tag; 0 is no tag.
-        self.0.first().copied().unwrap_or(0)
+        self.bytes.first().copied().unwrap_or(0)
     }
 
     /// The name of an atom. An atom sent as latin1 with letters beyond ASCII has none that can be borrowed: see
     /// [`View::atom_name`].
     pub fn as_atom(self) -> Option<&'a str> {
         let name = match self.tag() {
-            check::SMALL_ATOM => self.0.get(2..)?,
-            check::ATOM => self.0.get(3..)?,
-            check::SMALL_ATOM_LATIN1 => self.0.get(2..).filter(|name| name.is_ascii())?,
-            check::ATOM_LATIN1 => self.0.get(3..).filter(|name| name.is_ascii())?,
+            check::CACHED_ATOM => return self.entry(),
+            check::SMALL_ATOM => self.bytes.get(2..)?,
+            check::ATOM => self.bytes.get(3..)?,
+            check::SMALL_ATOM_LATIN1 => self.bytes.get(2..).filter(|name| name.is_ascii())?,
+            check::ATOM_LATIN1 => self.bytes.get(3..).filter(|name| name.is_ascii())?,
             _ => return None,
         };
         std::str::from_utf8(name).ok()
@@ -101,8 +163,8 @@ impl<'a> View<'a> {
             return Some(Cow::Borrowed(name));
         }
         let latin1 = match self.tag() {
-            check::SMALL_ATOM_LATIN1 => self.0.get(2..)?,
-            check::ATOM_LATIN1 => self.0.get(3..)?,
+            check::SMALL_ATOM_LATIN1 => self.bytes.get(2..)?,
+            check::ATOM_LATIN1 => self.bytes.get(3..)?,
             _ => return None,
         };
         Some(Cow::Owned(latin1.iter().copied().map(char::from).collect()))
@@ -111,8 +173,9 @@ impl<'a> View<'a> {
     /// Whether it is the atom of this name.
     pub fn is_atom(self, name: &str) -> bool {
         match self.tag() {
-            check::SMALL_ATOM => self.0.get(2..) == Some(name.as_bytes()),
-            check::ATOM => self.0.get(3..) == Some(name.as_bytes()),
+            check::CACHED_ATOM => self.entry() == Some(name),
+            check::SMALL_ATOM => self.bytes.get(2..) == Some(name.as_bytes()),
+            check::ATOM => self.bytes.get(3..) == Some(name.as_bytes()),
             check::SMALL_ATOM_LATIN1 | check::ATOM_LATIN1 => {
                 self.atom_name().is_some_and(|n| n == name)
             }
@@ -123,10 +186,10 @@ impl<'a> View<'a> {
     /// An integer that fits 64 bits, whatever its encoding.
     pub fn as_i64(self) -> Option<i64> {
         match self.tag() {
-            check::SMALL_INTEGER => Some(i64::from(*self.0.get(1)?)),
-            check::INTEGER => Some(i64::from(u32_at(self.0, 1)? as i32)),
-            check::SMALL_BIG => big_i64(*self.0.get(2)?, self.0.get(3..)?),
-            check::LARGE_BIG => big_i64(*self.0.get(5)?, self.0.get(6..)?),
+            check::SMALL_INTEGER => Some(i64::from(*self.bytes.get(1)?)),
+            check::INTEGER => Some(i64::from(u32_at(self.bytes, 1)? as i32)),
+            check::SMALL_BIG => big_i64(*self.bytes.get(2)?, self.bytes.get(3..)?),
+            check::LARGE_BIG => big_i64(*self.bytes.get(5)?, self.bytes.get(6..)?),
             _ => None,
         }
     }
@@ -147,8 +210,8 @@ impl<'a> View<'a> {
     /// A float. Integers are not floats.
     pub fn as_f64(self) -> Option<f64> {
         match self.tag() {
-            check::FLOAT => check::f64_at(self.0, 1),
-            check::FLOAT_TEXT => check::float_text_at(self.0, 1),
+            check::FLOAT => check::f64_at(self.bytes, 1),
+            check::FLOAT_TEXT => check::float_text_at(self.bytes, 1),
             _ => None,
         }
     }
@@ -156,8 +219,8 @@ impl<'a> View<'a> {
     /// A binary of whole bytes.
     pub fn as_binary(self) -> Option<&'a [u8]> {
         match self.tag() {
-            check::BINARY => self.0.get(5..),
-            check::BIT_BINARY if matches!(self.0.get(5), Some(0 | 8)) => self.0.get(6..),
+            check::BINARY => self.bytes.get(5..),
+            check::BIT_BINARY if matches!(self.bytes.get(5), Some(0 | 8)) => self.bytes.get(6..),
             _ => None,
         }
     }
@@ -165,11 +228,15 @@ impl<'a> View<'a> {
     /// The elements of a tuple.
     pub fn tuple(self) -> Option<Items<'a>> {
         let (rest, left) = match self.tag() {
-            check::SMALL_TUPLE => (self.0.get(2..)?, *self.0.get(1)? as usize),
-            check::LARGE_TUPLE => (self.0.get(5..)?, u32_at(self.0, 1)? as usize),
+            check::SMALL_TUPLE => (self.bytes.get(2..)?, *self.bytes.get(1)? as usize),
+            check::LARGE_TUPLE => (self.bytes.get(5..)?, u32_at(self.bytes, 1)? as usize),
             _ => return None,
         };
-        Some(Items { rest, left })
+        Some(Items {
+            rest,
+            left,
+            atoms: self.atoms,
+        })
     }
 
     /// The elements of a tuple of exactly `N`.
@@ -215,14 +282,14 @@ impl<'a> View<'a> {
 
     /// `[Head|Tail]` with exactly one element and a tail that is no list: the shape of an alias tag.
     pub fn cons(self) -> Option<(View<'a>, View<'a>)> {
-        if self.tag() != check::LIST || u32_at(self.0, 1) != Some(1) {
+        if self.tag() != check::LIST || u32_at(self.bytes, 1) != Some(1) {
             return None;
         }
-        let rest = self.0.get(5..)?;
+        let rest = self.bytes.get(5..)?;
         let (head, tail) = rest.split_at_checked(skip(rest))?;
         match tail.first()? {
             &check::NIL | &check::LIST | &check::STRING => None,
-            _ => Some((View(head), View(tail))),
+            _ => Some((self.part(head), self.part(tail))),
         }
     }
 
@@ -230,8 +297,8 @@ impl<'a> View<'a> {
     pub fn is_nil(self) -> bool {
         match self.tag() {
             check::NIL => true,
-            check::STRING => u16_at(self.0, 1) == Some(0),
-            check::LIST => u32_at(self.0, 1) == Some(0),
+            check::STRING => u16_at(self.bytes, 1) == Some(0),
+            check::LIST => u32_at(self.bytes, 1) == Some(0),
             _ => false,
         }
     }
@@ -239,13 +306,14 @@ impl<'a> View<'a> {
     /// All cells of a list and what ends them. The tail of one cell may be the next list on the wire.
     fn cells(self) -> Option<(ListItems<'a>, View<'a>)> {
         let mut items = ListItems {
-            run: Run::of(self.0)?,
+            run: Run::of(self.bytes)?,
             left: 0,
+            atoms: self.atoms,
         };
         let mut run = items.run;
         loop {
             match run {
-                Run::End(tail) => return Some((items, View(tail))),
+                Run::End(tail) => return Some((items, self.part(tail))),
                 Run::Bytes(string) => {
                     items.left += string.len();
                     run = Run::End(&NIL);
@@ -267,8 +335,9 @@ impl<'a> View<'a> {
             return None;
         }
         Some(Pairs(Items {
-            rest: self.0.get(5..)?,
-            left: 2 * u32_at(self.0, 1)? as usize,
+            rest: self.bytes.get(5..)?,
+            left: 2 * u32_at(self.bytes, 1)? as usize,
+            atoms: self.atoms,
         }))
     }
 
@@ -350,7 +419,7 @@ impl<'a> View<'a> {
         let (node, creation, len) = match self.tag() {
             tag @ (check::REFERENCE | check::REFERENCE_OLD) => {
                 let size = if tag == check::REFERENCE { 4 } else { 1 };
-                let len = u16_at(self.0, 1)? as usize;
+                let len = u16_at(self.bytes, 1)? as usize;
                 let (node, numbers) = self.node_at(3)?;
                 for (n, word) in words.get_mut(..len)?.iter_mut().enumerate() {
                     *word = u32_at(numbers, size + 4 * n)?;
@@ -404,9 +473,9 @@ impl<'a> View<'a> {
 
     /// The atom at an offset, and what follows it.
     fn node_at(self, at: usize) -> Option<(Cow<'a, str>, &'a [u8])> {
-        let rest = self.0.get(at..)?;
+        let rest = self.bytes.get(at..)?;
         let (atom, numbers) = rest.split_at_checked(skip(rest))?;
-        Some((View(atom).atom_name()?, numbers))
+        Some((self.part(atom).atom_name()?, numbers))
     }
 
     /// Text that came as binary (UTF-8), as string or as list of code points. Atoms are not text: see
@@ -434,7 +503,7 @@ impl<'a> View<'a> {
             return Some(Cow::Borrowed(bytes));
         }
         if self.tag() == check::STRING {
-            return self.0.get(3..).map(Cow::Borrowed);
+            return self.bytes.get(3..).map(Cow::Borrowed);
         }
         let bytes: Option<Vec<u8>> = self
             .list()?
@@ -447,7 +516,7 @@ impl<'a> View<'a> {
     /// `None` for anything else and for more than that.
     pub fn iodata(self, limit: usize) -> Option<Vec<u8>> {
         // One walk over the bytes: asking each inner list for its items would walk nested ones again and again.
-        let b = self.0;
+        let b = self.bytes;
         let mut out = Vec::new();
         // For each list we are in, the elements that still come before its tail.
         let mut open: Vec<usize> = Vec::new();
@@ -492,12 +561,12 @@ const MAX_DEBUG_BYTES: usize = 1 << 16;
 /// As text, cut after 500 characters: what logs and failed tests want to see.
 impl fmt::Debug for View<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.len() > MAX_DEBUG_BYTES {
-            return write!(f, "#Term<{} bytes>", self.0.len());
+        if self.bytes.len() > MAX_DEBUG_BYTES {
+            return write!(f, "#Term<{} bytes>", self.bytes.len());
         }
-        match decode::decode(self.0, MAX_DECODE_DEPTH) {
+        match decode::decode(*self, MAX_DECODE_DEPTH) {
             Ok(term) => f.write_str(&print_short(&term, 500)),
-            Err(why) => write!(f, "#Term<{} bytes, {why}>", self.0.len()),
+            Err(why) => write!(f, "#Term<{} bytes, {why}>", self.bytes.len()),
         }
     }
 }
@@ -525,6 +594,7 @@ fn creation_at(numbers: &[u8], at: usize, size: usize) -> Option<u32> {
 pub struct Items<'a> {
     rest: &'a [u8],
     left: usize,
+    atoms: Option<&'a AtomTable>,
 }
 
 impl<'a> Iterator for Items<'a> {
@@ -541,7 +611,7 @@ impl<'a> Iterator for Items<'a> {
         self.left -= 1;
         let (item, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
-        Some(View(item))
+        Some(View::over(item, self.atoms))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -601,6 +671,7 @@ impl<'a> Run<'a> {
 pub struct ListItems<'a> {
     run: Run<'a>,
     left: usize,
+    atoms: Option<&'a AtomTable>,
 }
 
 impl<'a> Iterator for ListItems<'a> {
@@ -614,7 +685,7 @@ impl<'a> Iterator for ListItems<'a> {
                     let (first, rest) = string.split_first()?;
                     *string = rest;
                     self.left -= 1;
-                    return Some(View(&BYTES[*first as usize]));
+                    return Some(View::over(&BYTES[*first as usize], None));
                 }
                 Run::Terms { rest, left: 0 } => self.run = Run::of(rest)?,
                 Run::Terms { rest, left } => {
@@ -622,7 +693,7 @@ impl<'a> Iterator for ListItems<'a> {
                     *rest = after;
                     *left -= 1;
                     self.left -= 1;
-                    return Some(View(item));
+                    return Some(View::over(item, self.atoms));
                 }
             }
         }

@@ -224,14 +224,14 @@ pub fn put_reference(buf: &mut BytesMut, node: &str, creation: u32, words: &[u32
     }
 }
 
-/// A term that is there already, byte for byte.
+/// A term that is there already, byte for byte, its atoms written out.
 pub fn put_view(buf: &mut BytesMut, view: View<'_>) {
-    buf.put_slice(view.as_bytes());
+    view.put(buf);
 }
 
-/// A term that is there already, byte for byte.
+/// A term that is there already, byte for byte, its atoms written out.
 pub fn put_raw(buf: &mut BytesMut, raw: &Raw) {
-    buf.put_slice(raw.as_bytes());
+    raw.view().put(buf);
 }
 
 /// A whole term. Maps are written in Erlang's order of their keys, so equal terms give equal bytes.

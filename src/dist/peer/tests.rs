@@ -88,7 +88,7 @@ where
         connection: 1,
         since: std::time::SystemTime::now(),
     };
-    let (handle, mut start) = Handle::new(info.clone());
+    let (handle, mut start) = Handle::new(info.clone(), Agreed::default());
     let task = tokio::spawn(async move { run(&node, &info, stream, &mut start).await });
     Bench { toy, handle, task }
 }
@@ -129,9 +129,9 @@ fn gen_call(id: u32, request: Term) -> Message<Body> {
 }
 
 fn bytes_of(messages: &[Message<Body>]) -> Bytes {
-    let mut out = Outbox::default();
+    let mut out = Outbox::new(Agreed::default());
     for message in messages {
-        out.push(message);
+        out.push(message.clone()).unwrap();
     }
     let length = out.remaining();
     out.copy_to_bytes(length)
@@ -144,7 +144,8 @@ async fn receive<R: AsyncRead + Unpin>(stream: &mut R) -> Message<Raw> {
         if length > 0 {
             let mut frame = vec![0; length];
             stream.read_exact(&mut frame).await.unwrap();
-            return message::decode(&frame.into(), &Limits::default()).unwrap();
+            let mut decoder = Decoder::new(Agreed::default(), Limits::default(), usize::MAX);
+            return decoder.decode(&frame.into()).unwrap().unwrap();
         }
     }
 }
@@ -364,7 +365,7 @@ async fn answers_stop_when_nobody_reads_them() {
         connection: 1,
         since: std::time::SystemTime::now(),
     };
-    let mut connection = connection(&node, &info);
+    let mut connection = connection(&node, &info, Agreed::default());
     let calls: Vec<_> = (0..200)
         .map(|id| gen_call(id, term::atom("large")))
         .collect();
@@ -375,7 +376,7 @@ async fn answers_stop_when_nobody_reads_them() {
 
     // The large frame that is through leaves nothing of its size behind, not even with a byte of the next one there.
     for behind in [0, 1] {
-        connection.out = Outbox::default();
+        connection.out = Outbox::new(Agreed::default());
         let large = to_toy(term::tuple([
             term::atom("$gen_cast"),
             term::binary(vec![0; 8 * 1024 * 1024]),

@@ -115,13 +115,15 @@ impl Bench {
 
 /// A written message as the peer would read it.
 fn read(message: Message<Body>) -> Message<Raw> {
-    use crate::dist::message::{Outbox, decode};
+    use crate::dist::{frame::Agreed, frame::Decoder, outbox::Outbox};
     use bytes::Buf;
-    let mut out = Outbox::default();
-    out.push(&message);
+    let agreed = Agreed::default();
+    let mut out = Outbox::new(agreed);
+    out.push(message).unwrap();
     let length = out.remaining();
     let bytes = out.copy_to_bytes(length).slice(4..);
-    decode(&bytes, &crate::term::Limits::default()).unwrap()
+    let mut decoder = Decoder::new(agreed, crate::term::Limits::default(), usize::MAX);
+    decoder.decode(&bytes).unwrap().unwrap()
 }
 
 fn raw(term: impl Into<Term>) -> Raw {
@@ -300,6 +302,7 @@ fn net_kernel_says_yes_to_is_auth() {
         [Message::AliasSend {
             from: bench.own_pid(2),
             alias: reference(5),
+            owner: None,
             message: raw(term::tuple([alias_tag(5), term::atom("yes")])),
         }]
     );
@@ -644,7 +647,7 @@ fn what_is_parked_does_not_hold_the_frame_that_brought_it() {
     let Message::RegSend { message: bytes, .. } = &message else {
         panic!();
     };
-    let frame = bytes.as_bytes().clone();
+    let frame = bytes.to_bytes().clone();
     bench.receive(message);
     let caller = bench.asked();
     bench.state.park(caller);
@@ -835,6 +838,7 @@ fn a_gen_call_of_ours_is_answered_once_by_alias_or_pid() {
             true => Message::AliasSend {
                 from: peer(5),
                 alias: reference,
+                owner: None,
                 message,
             },
             false => Message::Send {
@@ -884,6 +888,7 @@ fn a_message_to_the_reference_of_a_function_call_is_no_answer_to_it() {
     let forged = Message::AliasSend {
         from: peer(5),
         alias: bench.own_reference(2000),
+        owner: None,
         message: raw(term::tuple([term::atom("x"), term::atom("forged")])),
     };
     bench.receive(forged);
