@@ -129,7 +129,7 @@ many_connections_that_say_nothing_keep_nobody_out(Config) ->
 
 %% ---------------------------------------------------------------- between nodes
 
-%% An Erlang node sends the message whole; from its view the connection just ends, and the next call makes a new one.
+%% An Erlang node sends the message in fragments; from its view the connection just ends, and the next call makes a new one.
 an_oversized_frame_ends_its_connection(Config) ->
     #{node := Node} = Rust = ?config(rust, Config),
     Talker = grid:peer(talker),
@@ -140,14 +140,15 @@ an_oversized_frame_ends_its_connection(Config) ->
         receive {nodedown, Node} -> ok after 10000 -> error(still_connected) end,
         fits = gen_server:call({echo, Node}, fits)
     end),
-    rust:saying(Rust, "talker@127.0.0.1.*frame of [0-9]+ bytes.*--max-frame"),
+    rust:saying(Rust, "talker@127.0.0.1.*message of more than [0-9]+ bytes.*--max-frame"),
     grid:stop(Talker),
     %% What is announced alone is enough.
     Wire = connect(Config),
     ok = wire:send(Wire, []),
     ok = inet:setopts(maps:get(socket, Wire), [{packet, raw}]),
     ok = wire:send(Wire, <<16#FFFFFFFF:32, 112>>),
-    ?assert(wire:closed(Wire, 5000)).
+    ?assert(wire:closed(Wire, 5000)),
+    rust:saying(Rust, "frame of [0-9]+ bytes.*--max-frame").
 
 %% Each is a message to echo, whose answer never comes; what follows it on the same connection is answered.
 costs_one_message(Config, Payloads) ->

@@ -178,12 +178,17 @@ impl Outgoing {
     /// The entry of this message that stands for an atom; `None` when it has to be written out.
     pub(super) fn entry(&mut self, name: &str) -> Option<u8> {
         // The empty atom is no shorter as an entry.
-        if name.is_empty() {
-            return None;
+        match name.is_empty() {
+            true => None,
+            false => self.place(name),
         }
+    }
+
+    fn place(&mut self, name: &str) -> Option<u8> {
         let hash = hash(name);
+        // The number of sets is a power of two.
         let sets = self.slots.len() / WAYS;
-        let first = (hash >> 40) as usize % sets * WAYS;
+        let first = ((hash >> 40) as usize & (sets - 1)) * WAYS;
         let set = &mut self.slots[first..first + WAYS];
         let known = set
             .iter()
@@ -226,7 +231,7 @@ impl Outgoing {
             .entries()
             .iter()
             .enumerate()
-            .all(|(index, name)| self.entry(name).map(usize::from) == Some(index))
+            .all(|(index, name)| self.place(name).map(usize::from) == Some(index))
     }
 
     /// Writes the header of this message.

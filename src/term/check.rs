@@ -174,7 +174,47 @@ pub(super) fn scan(
             }
         }
         top.left -= 1;
-        let (len, children, end) = scanner.one(at)?;
+        // What most terms are made of is looked at here, without a detour; all else, and all that is wrong, in `one`.
+        let (len, children, end) = match b.get(at..).unwrap_or_default() {
+            [CACHED_ATOM, index, ..] => match atoms.and_then(|atoms| atoms.get(*index)) {
+                Some(name) => {
+                    scanner.met_entry(name);
+                    at += 2;
+                    continue;
+                }
+                None => scanner.one(at)?,
+            },
+            [SMALL_INTEGER, _, ..] => {
+                at += 2;
+                continue;
+            }
+            [SMALL_TUPLE, arity, ..] => (2, usize::from(*arity), 0),
+            [LIST, a, b, c, d, ..] if [*a, *b, *c, *d] != [0; 4] => {
+                let count = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                (5, count.saturating_add(1), 0)
+            }
+            [NIL, ..] => {
+                at += 1;
+                continue;
+            }
+            [SMALL_ATOM, len, name @ ..]
+                if name.get(..usize::from(*len)).is_some_and(<[u8]>::is_ascii) =>
+            {
+                at += 2 + usize::from(*len);
+                continue;
+            }
+            [BINARY, a, b, c, d, rest @ ..]
+                if rest.len() >= u32::from_be_bytes([*a, *b, *c, *d]) as usize =>
+            {
+                at += 5 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                continue;
+            }
+            [INTEGER, _, _, _, _, ..] => {
+                at += 5;
+                continue;
+            }
+            _ => scanner.one(at)?,
+        };
         at += len;
         if children == 0 && end == 0 {
             continue;
@@ -368,9 +408,14 @@ impl Scanner<'_> {
             let what = "atom that the frame's header does not have";
             return Err(TermError::Malformed { what, at });
         };
+        self.met_entry(name);
+        Ok(2)
+    }
+
+    #[inline]
+    fn met_entry(&mut self, name: &str) {
         self.entries = true;
         self.more = self.more.saturating_add(written_len(name) - 2);
-        Ok(2)
     }
 
     /// `112 Size:32 Arity:8 Uniq:16B Index:32 NumFree:32 Module OldIndex OldUniq Pid Free*`, Size counting itself.
