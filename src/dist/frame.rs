@@ -17,11 +17,12 @@
 use super::{
     atoms::Incoming,
     message::{self, Message, MessageError},
+    room::Room,
 };
 use crate::term::{AtomTable, Limits, Raw};
 use bytes::Bytes;
 use erl_dist::DistributionFlags as Flag;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 pub(super) const PASS_THROUGH: u8 = 112;
 pub(super) const VERSION: u8 = 131;
@@ -32,9 +33,6 @@ pub(super) const NEXT: u8 = 70;
 /// How many fragmented messages of one peer may be incomplete at a time. Erlang has one for each process that is
 /// sending something large.
 const MAX_SEQUENCES: usize = 16_384;
-
-/// The room for a fragmented message that its first fragment gets at once, at most.
-const FIRST_ROOM: usize = 1024 * 1024;
 
 /// What both nodes announced, as far as it changes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +81,9 @@ pub(crate) enum FrameError {
         "more than {max} bytes of incomplete messages: twice of what --max-frame allows for one"
     )]
     TooMuch { max: usize },
+    /// The same.
+    #[error("no memory for a fragmented message: {0}")]
+    NoMemory(io::Error),
 }
 
 impl FrameError {
@@ -90,7 +91,9 @@ impl FrameError {
     pub(crate) fn ends_the_connection(&self) -> bool {
         match self {
             Self::Message(_) | Self::Kind(_) => false,
-            Self::Broken(_) | Self::TooLong { .. } | Self::TooMuch { .. } => true,
+            Self::Broken(_) | Self::TooLong { .. } | Self::TooMuch { .. } | Self::NoMemory(_) => {
+                true
+            }
         }
     }
 }
@@ -113,7 +116,7 @@ struct Sequence {
     next: u64,
     control: Result<Raw, MessageError>,
     atoms: Option<Arc<AtomTable>>,
-    payload: Vec<u8>,
+    payload: Room,
 }
 
 impl Decoder {
@@ -189,18 +192,19 @@ impl Decoder {
         if self.sequences.len() >= MAX_SEQUENCES {
             return Err(FrameError::Broken("too many incomplete messages at a time"));
         }
+        // All fragments but the last are of one length.
+        let expected = usize::try_from(count)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(part.len())
+            .min(self.max);
         let mut sequence = Sequence {
             next: count - 1,
             // What is kept must not keep the whole frame.
             control: control.map(|control| control.compact()),
             atoms,
-            payload: Vec::new(),
+            payload: Room::new(expected),
         };
-        // All fragments but the last are of one length.
-        let expected = usize::try_from(count).unwrap_or(usize::MAX);
-        let expected = part.len().saturating_mul(expected).min(self.max);
-        sequence.payload.reserve_exact(expected.min(FIRST_ROOM));
-        sequence.payload.extend_from_slice(&part);
+        sequence.payload.push(&part).map_err(FrameError::NoMemory)?;
         self.hold(part.len())?;
         match self.sequences.insert(id, sequence) {
             None => Ok(None),
@@ -230,7 +234,7 @@ impl Decoder {
         if sequence.payload.len() + part.len() > self.max {
             return Err(FrameError::TooLong { max: self.max });
         }
-        sequence.payload.extend_from_slice(part);
+        sequence.payload.push(part).map_err(FrameError::NoMemory)?;
         if number > 1 {
             self.hold(part.len())?;
             return Ok(None);
@@ -239,8 +243,12 @@ impl Decoder {
             return Ok(None);
         };
         self.held -= sequence.payload.len() - part.len();
-        self.complete(sequence.control, &sequence.atoms, sequence.payload.into())
-            .map(Some)
+        self.complete(
+            sequence.control,
+            &sequence.atoms,
+            sequence.payload.into_bytes(),
+        )
+        .map(Some)
     }
 
     fn complete(

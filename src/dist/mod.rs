@@ -26,6 +26,7 @@ mod node;
 mod otp;
 mod outbox;
 mod peer;
+mod room;
 mod slots;
 mod state;
 
