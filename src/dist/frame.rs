@@ -16,6 +16,7 @@
 
 use super::{
     atoms::Incoming,
+    handshake::{ALTACT_SIG, NATIVE_RECORDS},
     message::{self, Message, MessageError},
     room::Room,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Agreed {
     pub(crate) fragments: bool,
     /// The peer knows operation 37.
     pub(crate) altact: bool,
+    /// The peer knows records.
+    pub(crate) records: bool,
 }
 
 impl Agreed {
@@ -51,7 +54,8 @@ impl Agreed {
         Self {
             cache: flags & Flag::DIST_HDR_ATOM_CACHE.bits() != 0,
             fragments: flags & Flag::FRAGMENTS.bits() != 0,
-            altact: flags & super::handshake::ALTACT_SIG != 0,
+            altact: flags & ALTACT_SIG != 0,
+            records: flags & NATIVE_RECORDS != 0,
         }
     }
 

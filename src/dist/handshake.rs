@@ -37,7 +37,7 @@ const MANDATORY_25_DIGEST: u64 = 0x400_0000;
 pub(crate) const ALTACT_SIG: u64 = 1 << 37;
 
 /// Records as a type of their own (OTP 29). The crate knows neither this bit nor the one above.
-const NATIVE_RECORDS: u64 = 1 << 38;
+pub(crate) const NATIVE_RECORDS: u64 = 1 << 38;
 
 /// What we offer: all that OTP 29 does but the internal bits.
 pub(crate) const FLAGS: u64 = PUBLISHED

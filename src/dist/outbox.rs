@@ -44,10 +44,16 @@ const READY: usize = 2 * FRAGMENT;
 /// What an idle connection keeps of its write buffer.
 const KEEP: usize = 64 * 1024;
 
-/// A message is too long for a peer that cannot put fragments together: the length of a frame has 32 bits.
-#[derive(Debug, thiserror::Error)]
-#[error("a message of {0} bytes to a peer that reads 4 GiB at most")]
-pub(crate) struct TooLong(usize);
+/// Why a message was not added.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// The peer cannot put fragments together, and the length of a frame has 32 bits.
+    #[error("a message of {0} bytes to a peer that reads 4 GiB at most")]
+    TooLong(usize),
+    /// It would drop the connection.
+    #[error("a record to a peer that does not know records (they came with OTP 29)")]
+    Record,
+}
 
 /// What waits to be written on one connection.
 pub(crate) struct Outbox {
@@ -141,8 +147,8 @@ impl Outbox {
     /// Adds a message.
     ///
     /// # Errors
-    /// It is too long for this peer; nothing was added.
-    pub(crate) fn push(&mut self, message: Message<Body>) -> Result<(), TooLong> {
+    /// This peer cannot read it; nothing was added.
+    pub(crate) fn push(&mut self, message: Message<Body>) -> Result<(), Unfit> {
         if !self.receivers.is_empty() && self.receivers.contains_key(message.receiver()) {
             self.wait(message);
             return Ok(());
@@ -188,7 +194,7 @@ impl Outbox {
             self.release(message.receiver());
         }
         for message in waiting {
-            // It was not too long when it was put here, or is one of those that no limit concerns.
+            // What the peer cannot read was never to arrive, only that is not said to anybody here.
             let _ = self.push(message);
         }
     }
@@ -237,14 +243,15 @@ impl Outbox {
         }
     }
 
-    fn encode(&mut self, message: &Message<Body>) -> Result<(), TooLong> {
+    fn encode(&mut self, message: &Message<Body>) -> Result<(), Unfit> {
         self.control.clear();
         self.payload.clear();
         self.atoms.begin();
         let mut writer = Writer {
             atoms: self.agreed.cache.then_some(&mut self.atoms),
             out: &mut self.control,
-            altact: self.agreed.altact,
+            agreed: self.agreed,
+            records: false,
         };
         // Entries that are to keep their numbers come before all others.
         let adopted = message
@@ -261,6 +268,11 @@ impl Outbox {
             };
             writer.rewrite(head, None, None, &mut pieces);
             writer.value(tail, adopted, &mut pieces);
+            if writer.records && !self.agreed.records {
+                // The peer never hears of the entries that were new in it.
+                self.atoms = Outgoing::new();
+                return Err(Unfit::Record);
+            }
         }
         let rest = pieces.length + self.payload.len();
         if self.agreed.fragments && body.is_some() && self.control.len() + rest > FRAGMENT {
@@ -287,7 +299,7 @@ impl Outbox {
             self.tail.truncate(start);
             // The peer never hears of the entries that were new in it.
             self.atoms = Outgoing::new();
-            return Err(TooLong(rest));
+            return Err(Unfit::TooLong(rest));
         };
         self.tail[start..start + 4].copy_from_slice(&length.to_be_bytes());
         self.ready += begun + rest;
@@ -345,7 +357,9 @@ struct Writer<'a> {
     /// `None`: atoms are written out.
     atoms: Option<&'a mut Outgoing>,
     out: &'a mut BytesMut,
-    altact: bool,
+    agreed: Agreed,
+    /// A record was written.
+    records: bool,
 }
 
 impl Control for Writer<'_> {
@@ -364,15 +378,19 @@ impl Control for Writer<'_> {
     }
 
     fn altact(&self) -> bool {
-        self.altact
+        self.agreed.altact
     }
 }
 
 impl Writer<'_> {
     /// Has a term's entries keep their numbers in this message; `false` when they cannot, or need not.
     fn adopt(&mut self, term: &Raw) -> bool {
+        // What may hold a record has to be walked through for a peer that knows none.
+        let unchanged = self.agreed.records || !term.may_have_records();
         match (&mut self.atoms, term.framed()) {
-            (Some(atoms), (bytes, Some(table))) if bytes.len() >= ADOPT_FROM => atoms.adopt(table),
+            (Some(atoms), (bytes, Some(table))) if unchanged && bytes.len() >= ADOPT_FROM => {
+                atoms.adopt(table)
+            }
             _ => false,
         }
     }
@@ -384,6 +402,7 @@ impl Writer<'_> {
             return self.run(bytes, Some(bytes), pieces);
         }
         if self.atoms.is_none() {
+            self.records |= term.may_have_records();
             return match table {
                 None => self.run(bytes, Some(bytes), pieces),
                 Some(_) => put_raw(self.out, term),
@@ -416,6 +435,10 @@ impl Writer<'_> {
         walk(b, false, |met| {
             let (at, len) = match met {
                 Met::Atom { at, len } | Met::Fun { at, len } => (at, len),
+                Met::Record => {
+                    self.records = true;
+                    return;
+                }
                 Met::FunOpen { .. } | Met::FunClose { .. } => return,
             };
             let part = View::over(&b[at..at + len], table);

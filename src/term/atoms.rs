@@ -48,6 +48,8 @@ pub(crate) enum Met {
     FunOpen { at: usize },
     /// The innermost fun that is open ends before this offset.
     FunClose { at: usize },
+    /// A record of OTP 29 begins; its atoms and values follow.
+    Record,
 }
 
 /// Tells of every atom in a checked term, in the order in which they stand there.
@@ -99,7 +101,10 @@ pub(crate) fn walk(b: &[u8], into_funs: bool, mut met: impl FnMut(Met)) {
                 (len, 0)
             }
             // Module, name and field names are atoms, that is terms, like the values behind them.
-            check::RECORD => (6, 2 + 2 * long(1)),
+            check::RECORD => {
+                met(Met::Record);
+                (6, 2 + 2 * long(1))
+            }
             _ => (skip(b.get(at..).unwrap_or_default()), 0),
         };
         at += len;
@@ -123,7 +128,7 @@ pub(super) fn write_out(buf: &mut BytesMut, b: &[u8], atoms: &AtomTable) {
             put_atom(buf, atoms.get(index).map_or("", |name| name));
             copied = at + 2;
         }
-        Met::Atom { .. } | Met::Fun { .. } => {}
+        Met::Atom { .. } | Met::Fun { .. } | Met::Record => {}
         Met::FunOpen { at } => {
             buf.put_slice(&b[copied..=at]);
             copied = at + 1;

@@ -131,6 +131,8 @@ pub(super) struct Scanned {
     pub(super) written_out: usize,
     /// Whether it has any of those.
     pub(super) entries: bool,
+    /// Whether it has a record in it.
+    pub(super) records: bool,
 }
 
 /// Which entries of a header may be named.
@@ -152,6 +154,7 @@ pub(super) fn scan(
         header: Header::Of(atoms),
         more: 0,
         entries: false,
+        records: false,
     };
     let mut at = 0;
     let mut stack = Stack::new();
@@ -169,6 +172,7 @@ pub(super) fn scan(
                         len: at,
                         written_out: at.saturating_add(scanner.more),
                         entries: scanner.entries,
+                        records: scanner.records,
                     });
                 }
             }
@@ -240,6 +244,8 @@ struct Scanner<'a> {
     more: usize,
     /// Whether it has any of those.
     entries: bool,
+    /// Whether it has a record in it.
+    records: bool,
 }
 
 impl Scanner<'_> {
@@ -473,6 +479,7 @@ impl Scanner<'_> {
         if fields > b.len() {
             return Err(short);
         }
+        self.records = true;
         let mut len = 6;
         for _ in 0..fields + 2 {
             len += self.atom_len(at + len)?;
@@ -549,5 +556,6 @@ fn checked(b: &[u8]) -> Scanner<'_> {
         header: Header::Checked,
         more: 0,
         entries: false,
+        records: false,
     }
 }

@@ -62,6 +62,8 @@ pub struct Raw {
     bytes: Bytes,
     /// The atoms of the frame that brought it, when some of its own are entries there.
     atoms: Option<Arc<AtomTable>>,
+    /// Whether a record of OTP 29 may be in it, which older releases cannot read.
+    records: bool,
 }
 
 impl Raw {
@@ -70,12 +72,12 @@ impl Raw {
     /// # Errors
     /// What is wrong with the bytes, and at which offset.
     pub fn check(bytes: Bytes, limits: &Limits) -> Result<Raw, TermError> {
-        let used = scan(&bytes, limits.max_depth, None)?.len;
-        if used != bytes.len() {
-            let extra = bytes.len() - used;
+        let found = scan(&bytes, limits.max_depth, None)?;
+        if found.len != bytes.len() {
+            let extra = bytes.len() - found.len;
             return Err(TermError::Trailing { extra });
         }
-        Ok(Raw::plain(bytes))
+        Ok(Raw::plain(bytes, found.records))
     }
 
     /// Takes the term at the start of `bytes` and says how many bytes it has; what follows is not looked at.
@@ -83,8 +85,9 @@ impl Raw {
     /// # Errors
     /// What is wrong with the bytes, and at which offset.
     pub fn check_prefix(bytes: &Bytes, limits: &Limits) -> Result<(Raw, usize), TermError> {
-        let used = scan(bytes, limits.max_depth, None)?.len;
-        Ok((Raw::plain(bytes.slice(..used)), used))
+        let found = scan(bytes, limits.max_depth, None)?;
+        let raw = Raw::plain(bytes.slice(..found.len), found.records);
+        Ok((raw, found.len))
     }
 
     /// [`Raw::check_prefix`] for a frame whose header has these atoms.
@@ -101,12 +104,22 @@ impl Raw {
         let raw = Raw {
             bytes: bytes.slice(..found.len),
             atoms: found.entries.then(|| atoms.clone()),
+            records: found.records,
         };
         Ok((raw, found.len))
     }
 
-    fn plain(bytes: Bytes) -> Raw {
-        Raw { bytes, atoms: None }
+    fn plain(bytes: Bytes, records: bool) -> Raw {
+        Raw {
+            bytes,
+            atoms: None,
+            records,
+        }
+    }
+
+    /// Whether a record may be in it; what was put together of parts does not know.
+    pub(crate) fn may_have_records(&self) -> bool {
+        self.records
     }
 
     /// Takes what `term_to_binary` made: 131, then one term, which may be compressed.
@@ -136,7 +149,7 @@ impl Raw {
     pub fn encode(term: &Term) -> Raw {
         let mut buf = BytesMut::new();
         write::put_term(&mut buf, term);
-        Raw::plain(buf.freeze())
+        Raw::plain(buf.freeze(), false)
     }
 
     /// Writes a term that somebody else made.
@@ -147,7 +160,7 @@ impl Raw {
         let mut buf = BytesMut::new();
         match write::put_term_noting(&mut buf, term) {
             Some(what) => Err(TermError::NotErlang { what }),
-            None => Ok(Raw::plain(buf.freeze())),
+            None => Ok(Raw::plain(buf.freeze(), false)),
         }
     }
 
@@ -174,15 +187,16 @@ impl Raw {
             Raw::check(bytes.clone(), &limits).is_ok(),
             "not one well-formed term: {bytes:?}"
         );
-        Raw::plain(bytes)
+        Raw::plain(bytes, false)
     }
 
     /// The same term in memory of its own, so that a small part does not keep a large message alive.
     pub(crate) fn compact(&self) -> Raw {
-        Raw::plain(match &self.atoms {
+        let bytes = match &self.atoms {
             None => Bytes::copy_from_slice(&self.bytes),
             Some(_) => self.to_bytes(),
-        })
+        };
+        Raw::plain(bytes, self.records)
     }
 
     /// The term, to be read in place.
@@ -252,9 +266,10 @@ impl Raw {
             Raw {
                 bytes: self.bytes.slice_ref(part),
                 atoms: self.atoms.clone(),
+                records: self.records,
             }
         } else {
-            Raw::plain(Bytes::copy_from_slice(&view.to_bytes()))
+            Raw::plain(Bytes::copy_from_slice(&view.to_bytes()), true)
         }
     }
 }

@@ -16,6 +16,7 @@ const BOTH: Agreed = Agreed {
     cache: true,
     fragments: true,
     altact: true,
+    records: true,
 };
 
 fn decoder(agreed: Agreed) -> Decoder {
@@ -351,7 +352,7 @@ proptest! {
         changes in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cache: bool, fragments: bool,
     ) {
-        let agreed = Agreed { cache, fragments, altact: false };
+        let agreed = Agreed { cache, fragments, altact: false, records: false };
         let mut frames = frames(&messages, agreed);
         for (which, at, byte) in changes {
             let which = which.index(frames.len());

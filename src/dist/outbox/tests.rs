@@ -12,23 +12,27 @@ const CACHE: Agreed = Agreed {
     cache: true,
     fragments: false,
     altact: false,
+    records: false,
 };
 const BOTH: Agreed = Agreed {
     cache: true,
     fragments: true,
     altact: true,
+    records: true,
 };
 const ALL: [Agreed; 4] = [
     Agreed {
         cache: false,
         fragments: false,
         altact: false,
+        records: false,
     },
     CACHE,
     Agreed {
         cache: false,
         fragments: true,
         altact: false,
+        records: false,
     },
     BOTH,
 ];
@@ -325,7 +329,7 @@ fn a_local_fun_keeps_its_size_whatever_becomes_of_its_atoms() {
             let size = (framed.len() - at) as u32;
             framed[at..at + 4].copy_from_slice(&size.to_be_bytes());
         }
-        Met::Fun { .. } => unreachable!("funs are walked into"),
+        Met::Fun { .. } | Met::Record => unreachable!("funs are walked into"),
     });
     framed.extend_from_slice(&plain[copied..]);
     let table = std::sync::Arc::new(AtomTable::new(names));
@@ -417,5 +421,46 @@ fn an_alias_is_sent_to_by_the_operation_that_the_peer_knows() {
             .find(|b| b[0] == 104 && b[2] == 97)
             .unwrap();
         assert_eq!(tuple[3], operation);
+    }
+}
+
+/// OTP 28 and older drop the connection over a record.
+#[test]
+fn a_record_is_kept_from_a_peer_that_knows_none() {
+    // #m:point{x = 1}
+    let mut bytes = vec![104, 1, 67, 0, 0, 0, 1, 0, 119, 1, b'm', 119, 5];
+    bytes.extend_from_slice(b"point");
+    bytes.extend_from_slice(&[119, 1, b'x', 97, 1]);
+    let record = Raw::check(bytes.into(), &Limits::default()).unwrap();
+    let atoms = term::list(
+        (0..300)
+            .map(|n| term::atom(format!("a{n}")))
+            .collect::<Vec<_>>(),
+    );
+    let long = Body::pair(&raw(atoms), &record).term();
+    for term in [&record, &long] {
+        // As it comes in from a peer that has them, with atoms in its header.
+        let mut out = Outbox::new(BOTH);
+        out.push(send(1, term.clone())).unwrap();
+        let [Message::Send { message, .. }] = &Reader::new(BOTH).all(&mut out)[..] else {
+            panic!("not what was sent");
+        };
+        assert_eq!(message, term);
+        let wrapped = Body::pair(&atom("wrapped"), message).term();
+        for agreed in [
+            CACHE,
+            Agreed {
+                records: false,
+                ..BOTH
+            },
+        ] {
+            let mut out = Outbox::new(agreed);
+            for term in [message, &wrapped] {
+                assert_eq!(out.push(send(1, term.clone())), Err(Unfit::Record));
+            }
+            let fine = send(1, atom("point"));
+            out.push(fine.clone()).unwrap();
+            assert_eq!(Reader::new(agreed).all(&mut out), [read(&fine)]);
+        }
     }
 }
