@@ -196,10 +196,10 @@ impl Decoder {
         if self.sequences.len() >= MAX_SEQUENCES {
             return Err(FrameError::Broken("too many incomplete messages at a time"));
         }
-        // All fragments but the last are of one length.
+        // All fragments but the last are of one length, and this one has the control message besides.
         let expected = usize::try_from(count)
             .unwrap_or(usize::MAX)
-            .saturating_mul(part.len())
+            .saturating_mul(frame.len())
             .min(self.max);
         let mut sequence = Sequence {
             next: count - 1,

@@ -74,7 +74,11 @@ impl Room {
     /// Moves what is there to larger memory: a quarter of a quarter... of the expected length, the least that will do. So
     /// the last step is to exactly what is needed, little is copied, and what is announced costs four times of what came.
     fn grow(&mut self, needed: usize) -> io::Result<()> {
-        let mut size = self.expected.max(needed);
+        // More than was expected comes only from a peer that does not tell the truth.
+        let mut size = match needed <= self.expected {
+            true => self.expected,
+            false => needed.saturating_mul(2),
+        };
         while size / 4 >= needed {
             size = size.div_ceil(4);
         }

@@ -3,6 +3,7 @@
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
 //! - `demo`: the demonstration, and that nothing of it is left.
 //! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
+//! - `large`: messages of hundreds of megabytes.
 //! - `layout`: the sources keep to their layout.
 //! - `life`: nodes come, go and come back; the library from the outside.
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
@@ -14,6 +15,7 @@
 mod cli;
 mod demo;
 mod hostile;
+mod large;
 mod layout;
 mod life;
 mod mesh;
