@@ -169,7 +169,8 @@ pub struct NodeArgs {
     /// [default: any port of all addresses, or of the loopback when the name's host is one]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Distribution")]
     pub listen: Option<String>,
-    /// auto: start epmd when none runs; external: never start it; none: register nowhere, so that
+    /// auto: register with the epmd that runs, and serve one in this process while none does;
+    /// embedded: serve one, or fail; external: never serve one; none: register nowhere, so that
     /// only members of the mesh, which know the port, find the node [default: auto]
     #[arg(long, value_name = "MODE", help_heading = "Distribution")]
     pub epmd: Option<String>,

@@ -88,13 +88,11 @@ fn end_on_the_next_signal() {
 }
 
 async fn start(config: Config) -> anyhow::Result<Node> {
-    let mut epmd = Epmd {
+    let epmd = Epmd {
         port: config.epmd.port,
+        addresses: config.epmd.addresses,
         ..Epmd::default()
     };
-    if let Some(address) = config.epmd.addresses.first() {
-        epmd.local = *address;
-    }
     let node = Node::builder(config.name)
         .cookie(config.cookie)
         .redis(config.mesh.redis.expose())

@@ -89,11 +89,11 @@ pub struct LogConfig {
 /// How epmd is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpmdConfig {
-    /// Whether one is started when none runs.
+    /// Whether one is served here.
     pub mode: EpmdMode,
     /// Its port, on this host and on every other.
     pub port: u16,
-    /// Where one that is started should listen; empty: everywhere.
+    /// Where one that is served here listens beside the loopback; empty: everywhere.
     pub addresses: Vec<IpAddr>,
 }
 

@@ -278,7 +278,7 @@ fn each_bad_value_is_told_with_its_place_and_the_mend() {
         ("ip", "nowhere", "--ip ADDRESS"),
         ("meta", "weight", "write KEY=VALUE"),
         ("listen", "9100", "write ADDR:PORT"),
-        ("epmd", "embeded", "write auto, external or none"),
+        ("epmd", "embeded", "write auto, embedded, external or none"),
         ("epmd-port", "0", "a number from 1 to 65535"),
         ("connect", "some", "write all, none or KEY=VALUE"),
         ("peers", "10.0.0.0/99", "write CIDRs"),

@@ -51,11 +51,12 @@ pub(super) fn listen(raw: &str) -> Result<Listen, BadValue> {
 pub(super) fn epmd(raw: &str) -> Result<EpmdMode, BadValue> {
     match raw {
         "auto" => Ok(EpmdMode::Auto),
+        "embedded" => Ok(EpmdMode::Embedded),
         "external" => Ok(EpmdMode::External),
         "none" => Ok(EpmdMode::Unregistered),
         _ => Err(BadValue::new(
             format!("{} is no way to use epmd", shown(raw)),
-            "write auto, external or none",
+            "write auto, embedded, external or none",
         )),
     }
 }

@@ -49,7 +49,7 @@ impl EpmdServer {
     pub(crate) fn address(&self) -> Epmd {
         Epmd {
             port: self.port,
-            local: Ipv4Addr::LOCALHOST.into(),
+            ..Epmd::default()
         }
     }
 
