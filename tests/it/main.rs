@@ -2,6 +2,7 @@
 //!
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
 //! - `demo`: the demonstration, and that nothing of it is left.
+//! - `epmd`: the epmd inside a node beside OTP's, real `erl` nodes at it, and who takes over from whom.
 //! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
 //! - `large`: messages of hundreds of megabytes.
 //! - `layout`: the sources keep to their layout.
@@ -14,6 +15,7 @@
 
 mod cli;
 mod demo;
+mod epmd;
 mod hostile;
 mod large;
 mod layout;

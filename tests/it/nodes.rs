@@ -214,21 +214,6 @@ async fn a_name_that_is_taken_is_refused_with_the_port_of_the_other() {
 }
 
 #[tokio::test]
-async fn epmd_is_started_when_none_runs_and_only_when_asked_to() {
-    let epmd = EpmdServer::absent();
-    let refused = Node::start(toy::options(&epmd, "one"), Arc::new(Toy::default())).await;
-    assert!(matches!(
-        refused.err(),
-        Some(StartError::Epmd(EpmdStartError::Absent { .. }))
-    ));
-    let mut options = toy::options(&epmd, "one");
-    options.epmd_mode = EpmdMode::Auto;
-    let (node, _) = toy::start(options).await;
-    assert_eq!(epmd.names().await, [("one".to_owned(), node.port())]);
-    node.stop().await;
-}
-
-#[tokio::test]
 async fn a_node_registers_again_with_an_epmd_that_was_restarted() {
     let mut epmd = EpmdServer::start();
     let (node, _) = toy::start(toy::options(&epmd, "one")).await;

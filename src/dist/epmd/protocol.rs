@@ -74,7 +74,7 @@ pub(crate) fn missing(got: &[u8]) -> Option<usize> {
         return Some(MAX_REQUEST - 1 - got.len());
     };
     let whole = usize::from(length) + 2;
-    if whole < 3 || whole >= MAX_REQUEST {
+    if !(3..MAX_REQUEST).contains(&whole) {
         return None;
     }
     whole.checked_sub(got.len())

@@ -12,8 +12,7 @@
 //! room: who asks in earnest needs a millisecond. At most 511 more hold a name, all from this host.
 
 use super::{
-    Epmd,
-    protocol::{self, MAX_REQUEST},
+    Epmd, protocol,
     state::{Answer, Table},
 };
 use erl_dist::epmd::NodeEntry;
@@ -225,7 +224,9 @@ async fn receive(stream: &mut TcpStream) -> Option<Vec<u8>> {
         if missing == 0 {
             return Some(got.split_off(2));
         }
-        let limit = missing.min(MAX_REQUEST) as u64;
+        // All at once where there is room for it: what is there beyond a request is seen then, and closes the connection.
+        got.reserve_exact(missing);
+        let limit = missing as u64;
         if !matches!(stream.take(limit).read_buf(&mut got).await, Ok(1..)) {
             return None;
         }

@@ -24,11 +24,17 @@ impl EpmdServer {
         panic!("epmd did not start");
     }
 
-    /// Only the port. An epmd that somebody else starts there is ended with this, too.
+    /// Only the port, at which a node may serve one.
+    ///
+    /// It is none that the system gives to anybody by itself, so it stays free while nobody serves there for a moment.
     pub(crate) fn absent() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("its number").port();
-        Self { child: None, port }
+        for _ in 0..1000 {
+            let port = rand::random_range(12_000..32_000);
+            if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+                return Self { child: None, port };
+            }
+        }
+        panic!("no port is free");
     }
 
     /// Kills it: every name is forgotten.
@@ -43,6 +49,31 @@ impl EpmdServer {
     pub(crate) fn restart(&mut self) {
         self.stop();
         assert!(self.try_start(), "epmd did not start again");
+    }
+
+    /// Whether one that is started now ends at once, as it does where somebody has the port.
+    pub(crate) async fn gives_way(&self) -> bool {
+        let mut child = tokio::process::Command::new("epmd")
+            .args(["-port", &self.port.to_string(), "-address", "127.0.0.1"])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Erlang must be installed for these tests (make test does it)");
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        ended.is_ok_and(|status| status.is_ok_and(|status| status.success()))
+    }
+
+    /// Runs the program `epmd` as a user would who asks this one something, and gives what it printed.
+    pub(crate) async fn ask(&self, argument: &str) -> String {
+        let output = tokio::process::Command::new("epmd")
+            .arg(argument)
+            .env("ERL_EPMD_PORT", self.port.to_string())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("Erlang must be installed for these tests (make test does it)");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     /// Where it is, as a node is told.
@@ -62,10 +93,6 @@ impl EpmdServer {
     pub(crate) async fn names(&self) -> Vec<(String, u16)> {
         let names = self.address().names(Ipv4Addr::LOCALHOST.into()).await;
         names.unwrap_or_default()
-    }
-
-    fn answers(&self) -> bool {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
     }
 
     fn try_start(&mut self) -> bool {
@@ -94,17 +121,5 @@ impl EpmdServer {
 impl Drop for EpmdServer {
     fn drop(&mut self) {
         self.stop();
-        // One that a node started is no child of ours. It ends only when nobody is registered any more.
-        let end = Instant::now() + Duration::from_secs(5);
-        while self.answers() && Instant::now() < end {
-            let _ = Command::new("epmd")
-                .arg("-kill")
-                .env("ERL_EPMD_PORT", self.port.to_string())
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }

@@ -26,13 +26,18 @@ impl Host {
 
     /// The same with a Redis that was made already.
     pub(crate) fn with_redis(redis: Redis) -> Self {
+        Self::with(redis, EpmdServer::start())
+    }
+
+    /// One on which no epmd runs.
+    pub(crate) fn without_epmd() -> Self {
+        Self::with(Redis::start(), EpmdServer::absent())
+    }
+
+    fn with(redis: Redis, epmd: EpmdServer) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         secret_file(&home.path().join(".erlang.cookie"), COOKIE, 0o400);
-        Self {
-            redis,
-            epmd: EpmdServer::start(),
-            home,
-        }
+        Self { redis, epmd, home }
     }
 
     /// A file of this test.
