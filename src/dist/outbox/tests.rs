@@ -271,7 +271,7 @@ fn long_and_wide_atoms_go_through_the_header_too() {
         "ß".into(),
         String::new(),
     ];
-    let atoms = atoms.map(|name| term::atom(name));
+    let atoms = atoms.map(term::atom);
     let message = send(1, raw(term::list(atoms)));
     let mut out = Outbox::new(CACHE);
     push_all(&mut out, &[message.clone(), message.clone()]);
