@@ -15,14 +15,17 @@
 mod atoms;
 mod call;
 mod cookie;
+mod dial;
 mod epmd;
 mod error;
 mod frame;
 mod handshake;
 mod ids;
+mod listen;
 mod message;
 mod name;
 mod node;
+mod options;
 mod otp;
 mod outbox;
 mod peer;
@@ -35,7 +38,8 @@ pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError
 pub use error::CallError;
 pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
-pub use node::{Listen, Node, Options, StartError};
+pub use node::Node;
+pub use options::{Listen, Options, StartError};
 
 use crate::term::Raw;
 use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
