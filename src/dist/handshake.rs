@@ -148,6 +148,12 @@ pub(crate) enum HandshakeError {
     OtherName(String),
     #[error("we are connected to it already")]
     Alive,
+    #[error("the handshake was not completed within {} s", DEADLINE.as_secs())]
+    Late,
+    #[error(
+        "too many handshakes at a time, and it was the oldest of the address that has the most"
+    )]
+    TurnedAway,
 }
 
 /// The dialler's half. `wanted`: whether this dial still has its slot. It may lose it to the peer's own connection at any

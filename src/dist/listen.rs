@@ -2,44 +2,133 @@
 
 use super::{
     ConnectError, DownReason, Listen, Node, NodeName, StartError,
+    door::{Complaints, Door},
     handshake::{self, HandshakeError, Status},
     node::lock,
 };
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::{Duration, Instant},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::oneshot,
     time::timeout,
 };
 use tracing::{debug, warn};
 
-/// At most so many connections may be in their handshake at a time; more wait in the system's queue.
-const MAX_HANDSHAKES: usize = 256;
-
 /// How long a connection that is replaced may take to end.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// So many refusals of one address are told one by one in a minute.
+const REFUSALS_TOLD: u64 = 50;
+
+/// The door, those behind it, and what was said of them.
+struct Entrance {
+    door: Door,
+    /// How to tell each of those in their handshake to leave.
+    inside: HashMap<u64, oneshot::Sender<()>>,
+    refused: Complaints,
+    turned_away: Complaints,
+}
+
+/// A connection's place in its handshake, given back however that ends.
+struct Place {
+    entrance: Arc<Mutex<Entrance>>,
+    from: SocketAddr,
+    id: u64,
+}
+
+impl Place {
+    /// A place for a newcomer, and what fires when it is needed for another.
+    fn take(
+        entrance: &Arc<Mutex<Entrance>>,
+        from: SocketAddr,
+        id: u64,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (sender, needed) = oneshot::channel();
+        {
+            let mut entrance = lock(entrance);
+            if let Some(leaves) = entrance.door.enter(from.ip(), id)
+                && let Some(sender) = entrance.inside.remove(&leaves)
+            {
+                let _ = sender.send(());
+            }
+            entrance.inside.insert(id, sender);
+        }
+        let place = Self {
+            entrance: entrance.clone(),
+            from,
+            id,
+        };
+        (place, needed)
+    }
+
+    /// One line of why this connection came to nothing, unless there were many of its address.
+    fn refused(&self, peer: Option<&NodeName>, why: &HandshakeError) {
+        let crowded = matches!(why, HandshakeError::TurnedAway);
+        let left_out = {
+            let entrance = &mut *lock(&self.entrance);
+            let complaints = if crowded {
+                &mut entrance.turned_away
+            } else {
+                &mut entrance.refused
+            };
+            complaints.of(self.from.ip(), Instant::now())
+        };
+        let from = self.from;
+        let more = match left_out {
+            None => return,
+            Some(0) => String::new(),
+            Some(count) => {
+                format!(" ({count} more of its address since the last line of this kind)")
+            }
+        };
+        match peer {
+            Some(peer) => warn!(%from, %peer, "a connection was refused: {why}{more}"),
+            None => warn!(%from, "a connection was refused: {why}{more}"),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut entrance = lock(&self.entrance);
+        entrance.door.leave(self.from.ip(), self.id);
+        entrance.inside.remove(&self.id);
+    }
+}
+
 impl Node {
+    /// How many connections were ended in their handshake, since the start, as their places were needed for others.
+    pub fn turned_away(&self) -> u64 {
+        self.inner.turned_away.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn listen(self, listener: TcpListener) {
         let mut stopped = self.inner.stopped.subscribe();
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let entrance = Arc::new(Mutex::new(Entrance {
+            door: Door::default(),
+            inside: HashMap::new(),
+            refused: Complaints::new(REFUSALS_TOLD),
+            turned_away: Complaints::new(1),
+        }));
         loop {
             let accepted = tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
-                accepted = async {
-                    let permit = handshakes.clone().acquire_owned().await;
-                    (listener.accept().await, permit)
-                } => accepted,
+                accepted = listener.accept() => accepted,
             };
             match accepted {
-                (Ok((stream, from)), permit) => {
+                Ok((stream, from)) => {
+                    let id = self.next_connection();
+                    let (place, needed) = Place::take(&entrance, from, id);
                     let node = self.clone();
-                    tokio::spawn(async move {
-                        node.accept(stream, from).await;
-                        drop(permit);
-                    });
+                    tokio::spawn(async move { node.accept(stream, place, needed).await });
                 }
-                (Err(error), _) => {
+                Err(error) => {
                     // Out of file descriptors, most likely: waiting is all that helps.
                     warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -48,10 +137,10 @@ impl Node {
         }
     }
 
-    async fn accept(&self, mut stream: TcpStream, from: SocketAddr) {
-        let id = self.next_connection();
+    async fn accept(&self, mut stream: TcpStream, place: Place, needed: oneshot::Receiver<()>) {
+        let id = place.id;
         let mut named = None;
-        let outcome = timeout(handshake::DEADLINE, async {
+        let handshake = timeout(handshake::DEADLINE, async {
             stream.set_nodelay(true)?;
             let (remote, dynamic) = handshake::receive_name(&mut stream).await?;
             if remote.name == *self.name() {
@@ -79,18 +168,22 @@ impl Node {
             .await?;
             Ok(remote)
         });
-        match outcome.await {
-            Ok(Ok(remote)) => return self.established(id, stream, remote, from),
-            Ok(Err(HandshakeError::Nok | HandshakeError::Alive)) => {
-                debug!(%from, peer = ?named, "an incoming connection gave way")
+        let outcome = tokio::select! {
+            outcome = handshake => outcome.unwrap_or(Err(HandshakeError::Late)),
+            Ok(()) = needed => {
+                self.inner.turned_away.fetch_add(1, Ordering::Relaxed);
+                Err(HandshakeError::TurnedAway)
             }
-            Ok(Err(error)) => refused(from, named.as_ref(), &error),
-            Err(_) => refused(
-                from,
-                named.as_ref(),
-                &"the handshake was not completed within 7 s",
-            ),
+        };
+        match outcome {
+            Ok(remote) => return self.established(id, stream, remote, place.from),
+            Err(HandshakeError::Nok | HandshakeError::Alive) => {
+                debug!(from = %place.from, peer = ?named, "an incoming connection gave way")
+            }
+            Err(error) => place.refused(named.as_ref(), &error),
         }
+        // Closed before anybody hears of it.
+        drop(stream);
         if let Some(peer) = named {
             self.failed(&peer, id, || ConnectError::Handshake {
                 node: peer.clone(),
@@ -122,11 +215,4 @@ pub(super) async fn bind(listen: &Listen) -> Result<TcpListener, StartError> {
         ports: listen.ports.clone(),
         why: last,
     })
-}
-
-fn refused(from: SocketAddr, peer: Option<&NodeName>, why: &dyn fmt::Display) {
-    match peer {
-        Some(peer) => warn!(%from, %peer, "a connection was refused: {why}"),
-        None => warn!(%from, "a connection was refused: {why}"),
-    }
 }

@@ -16,6 +16,7 @@ mod atoms;
 mod call;
 mod cookie;
 mod dial;
+mod door;
 mod epmd;
 mod error;
 mod frame;

@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) waiting: Mutex<HashMap<NodeName, Vec<Waiter>>>,
     pub(super) connections: AtomicU64,
     refused: AtomicU64,
+    /// Handshakes that were ended to make room.
+    pub(super) turned_away: AtomicU64,
     pub(super) stopped: watch::Sender<bool>,
     registration: Mutex<Option<epmd::Registration>>,
 }
@@ -112,6 +114,7 @@ impl Node {
                 waiting: Mutex::new(HashMap::new()),
                 connections: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
+                turned_away: AtomicU64::new(0),
                 stopped: watch::channel(false).0,
                 registration: Mutex::new(registration),
                 options,

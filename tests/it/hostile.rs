@@ -6,8 +6,11 @@ use crate::support::eventually;
 use crate::support::host::Host;
 use crate::support::program::Program;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::time::Duration;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+use tokio::net::TcpSocket;
+
+const LOCALHOST: &str = "127.0.0.1";
 
 /// More than an idle node needs, far less than the rubbish it is fed.
 const MOST_MEMORY: usize = 150 << 20;
@@ -63,21 +66,14 @@ async fn half_open_connections_by_the_hundred_do_not_keep_a_real_one_out() {
     let host = Host::start();
     let _node = host.node("a@127.0.0.1", &["--echo"]).await;
     let port = port_of(&host, "a").await;
-    let open = |count| -> Vec<TcpStream> {
-        let connect = |_| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-        (0..count).map(connect).collect()
-    };
-    let few = open(200);
+    let few = half_open(LOCALHOST, port, 200).await;
     let mut first = host.beam("first").await;
     assert_eq!(first.value("net_adm:ping('a@127.0.0.1')").await, "pong");
 
-    // More than may be in their handshake at a time: those behind them wait until these have had theirs.
-    let many = open(400);
+    // More than there are places, all of the address that the real one has, too.
+    let many = half_open(LOCALHOST, port, 400).await;
     let mut second = host.beam("second").await;
-    eventually("a real node comes through", async || {
-        (second.value("net_adm:ping('a@127.0.0.1')").await == "pong").then_some(())
-    })
-    .await;
+    assert_eq!(second.value("net_adm:ping('a@127.0.0.1')").await, "pong");
     assert_eq!(
         first
             .value("rpc:call('a@127.0.0.1', echo, echo, [1])")
@@ -85,6 +81,33 @@ async fn half_open_connections_by_the_hundred_do_not_keep_a_real_one_out() {
         "1"
     );
     drop((few, many));
+}
+
+#[tokio::test]
+async fn one_address_that_holds_all_it_can_get_keeps_no_other_out_for_a_moment() {
+    let host = Host::start();
+    let node = host.node("a@127.0.0.1", &["--echo"]).await;
+    let port = port_of(&host, "a").await;
+    let mut early = connected_erl(&host).await;
+    let mut late = host.beam("late").await;
+    let mut last = host.beam("last").await;
+
+    let hundreds = half_open("127.0.0.2", port, 500).await;
+    at_once(&mut late).await;
+    // With those of a third one every place is taken.
+    let more = half_open("127.0.0.3", port, 500).await;
+    at_once(&mut last).await;
+    for erl in [&mut early, &mut late] {
+        answers(erl).await;
+    }
+
+    for from in ["127.0.0.2", "127.0.0.3"] {
+        let lines = node.logged(&format!("from={from}"));
+        let crowded = lines.iter().filter(|line| line.contains("too many"));
+        assert_eq!(crowded.count(), 1, "{}", node.stderr());
+    }
+    assert!(memory(&node) < MOST_MEMORY);
+    drop((hundreds, more));
 }
 
 #[tokio::test]
@@ -224,6 +247,31 @@ async fn keys_of_ours_that_are_of_another_type_do_not_keep_a_node_out() {
         (count == 2).then_some(())
     })
     .await;
+}
+
+/// Connections that say nothing, from an address of the loopback.
+async fn half_open(from: &str, port: u16, count: usize) -> Vec<tokio::net::TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket
+            .bind(SocketAddr::new(from.parse().unwrap(), 0))
+            .unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        open.push(socket.connect(to).await.unwrap());
+    }
+    open
+}
+
+/// Connects an `erl` to `a@127.0.0.1`, without the time that any of the strangers could have run out in.
+async fn at_once(erl: &mut Beam) {
+    let began = Instant::now();
+    assert_eq!(erl.value("net_adm:ping('a@127.0.0.1')").await, "pong");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 /// An `erl` that is connected to `a@127.0.0.1`.
