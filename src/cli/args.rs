@@ -85,6 +85,40 @@ impl EpmdPortArg {
     }
 }
 
+/// Flags that put the connections inside TLS.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "TLS between nodes (any of these turns it on)")]
+pub struct TlsArgs {
+    /// Our certificate, and those between it and the authority (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// Its key (PEM, no password, mode 0400) [default: the one in the file of --tls-cert]
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
+    /// The authorities whose certificates are trusted (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<String>,
+    /// full: every peer needs a certificate of such an authority for the host of its name; peer: for
+    /// any name; none: encrypt only, without knowing for whom [default: full]
+    #[arg(long, value_name = "HOW")]
+    pub tls_verify: Option<String>,
+}
+
+impl TlsArgs {
+    fn put(&self, flags: &mut Flags) {
+        let TlsArgs {
+            tls_cert,
+            tls_key,
+            tls_ca,
+            tls_verify,
+        } = self;
+        flags.one("tls-cert", tls_cert.as_deref());
+        flags.one("tls-key", tls_key.as_deref());
+        flags.one("tls-ca", tls_ca.as_deref());
+        flags.one("tls-verify", tls_verify.as_deref());
+    }
+}
+
 /// Flags that say who the node is.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Identity")]
@@ -137,6 +171,7 @@ pub struct ConfigArg {
     Examples:\n  \
     redgrid node --name web@127.0.0.1 --meta weight=0 --meta lang:=rust\n  \
     redgrid node --sname web --redis redis://10.0.0.9:6379/ --connect lang=rust\n  \
+    redgrid node --name web@db.example --tls-cert web.pem --tls-key web.key --tls-ca ca.pem\n  \
     redgrid node --config /etc/redgrid.toml"
 )]
 pub struct NodeArgs {
@@ -186,6 +221,9 @@ pub struct NodeArgs {
     /// The largest message to take from a node [default: 512MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Distribution")]
     pub max_frame: Option<String>,
+    /// TLS between nodes.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 
     /// Register the processes echo and sink, for tests and measurements
     #[arg(long, help_heading = "Running")]
@@ -218,6 +256,7 @@ impl NodeArgs {
             hidden,
             net_ticktime,
             max_frame,
+            tls,
             echo,
             log_level,
             log_format,
@@ -227,6 +266,7 @@ impl NodeArgs {
         identity.put(&mut flags);
         mesh.put(&mut flags);
         epmd_port.put(&mut flags);
+        tls.put(&mut flags);
         flags.one("ip", ip.as_deref());
         flags.many("meta", meta);
         flags.one("connect", connect.as_deref());
@@ -278,6 +318,9 @@ pub struct CallerArgs {
     /// The port of epmd.
     #[command(flatten)]
     pub epmd_port: EpmdPortArg,
+    /// Whether the node is talked to inside TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Where the node can be looked up.
     #[command(flatten)]
     pub mesh: MeshArgs,
@@ -293,12 +336,14 @@ impl CallerArgs {
             timeout,
             identity,
             epmd_port,
+            tls,
             mesh,
             file,
         } = self;
         let mut flags = Flags::default();
         identity.put(&mut flags);
         epmd_port.put(&mut flags);
+        tls.put(&mut flags);
         mesh.put(&mut flags);
         flags.one("timeout", timeout.as_deref());
         flags.one("config", file.config.as_deref());

@@ -55,6 +55,7 @@ impl Client {
         };
         let options = Options {
             hidden: true,
+            tls: config.tls.clone(),
             listen: None,
             epmd_mode: EpmdMode::Unregistered,
             epmd: Epmd {
@@ -86,6 +87,17 @@ async fn registered(config: &CallerConfig, target: &NodeName) -> anyhow::Result<
     let member = members
         .into_iter()
         .find(|member| member.registration.node == *target);
+    if let Some(member) = &member
+        && !member.registration.classic
+        && member.registration.tls != config.tls.is_some()
+    {
+        match member.registration.tls {
+            true => bail!("{target} speaks TLS: give --tls-cert, --tls-key and --tls-ca here, too"),
+            false => bail!(
+                "{target} speaks no TLS: leave --tls-cert and the like away here (REDGRID_TLS_CERT, too)"
+            ),
+        }
+    }
     // An address is dialled as it stands; a name, which only classic members give, is resolved like a host part.
     Ok(member.and_then(|member| {
         let ip = member.registration.ip.parse().ok()?;

@@ -109,10 +109,12 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .tick_time(config.net_ticktime)
         .max_frame(config.max_frame)
         .max_members(config.max_members)
-        .echo(config.echo)
-        .start()
-        .await?;
-    Ok(node)
+        .echo(config.echo);
+    let node = match config.tls {
+        Some(tls) => node.tls(tls),
+        None => node,
+    };
+    Ok(node.start().await?)
 }
 
 /// systemd is told when it asked for it; anywhere else nothing happens.

@@ -10,10 +10,10 @@ use super::name::{self, Host, is_loopback_host, node_name};
 use super::sources::{Environment, Flags, Sources};
 use super::value::{self, LogLevel};
 use super::{
-    LogConfig, MeshConfig, Resolved, epmd_port, find_cookie, log, mesh, parsed, style_of,
+    LogConfig, MeshConfig, Resolved, epmd_port, find_cookie, log, mesh, parsed, style_of, tls,
     warn_of_open_file,
 };
-use crate::dist::{Cookie, NameStyle, NodeName};
+use crate::dist::{Cookie, NameStyle, NodeName, Tls};
 
 /// What the commands need that only read Redis: `nodes`, `await`.
 #[derive(Debug, Clone)]
@@ -53,6 +53,8 @@ pub struct CallerConfig {
     name: Option<NodeName>,
     /// The secret of the cluster.
     pub cookie: Cookie,
+    /// Whether the target is talked to inside TLS, and how.
+    pub tls: Option<Tls>,
     /// The port of epmd wherever the target is.
     pub epmd_port: u16,
     /// Redis and scope, where the target can be looked up.
@@ -89,11 +91,14 @@ impl CallerConfig {
         let epmd_port = epmd_port(&sources)?;
         let timeout = parsed(&sources, "timeout", value::timeout)?;
         let log = log(&sources, LogLevel::Warning)?;
+        // It dials only: without a certificate it is refused by peers that demand one, and by nobody else.
+        let tls = tls::tls(&sources, false, &mut warnings)?;
         let cookie = find_cookie(&sources, &mut warnings)?;
         warn_of_open_file(&sources, &mut warnings);
         let config = CallerConfig {
             name,
             cookie,
+            tls,
             epmd_port,
             mesh,
             timeout,

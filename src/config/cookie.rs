@@ -5,13 +5,14 @@
 //! run anything on every node of the cluster.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rand::Rng;
 
 use super::error::ConfigError;
+use super::file;
 use crate::dist::{BadCookie, Cookie};
 
 /// Below this many characters a cookie can be guessed by trying.
@@ -51,7 +52,7 @@ impl Places {
 pub(super) fn find_or_make(places: &Places) -> Result<(Cookie, Option<PathBuf>), ConfigError> {
     for path in [&places.home, &places.xdg].into_iter().flatten() {
         match read(path) {
-            Err(Unread::Absent) => {}
+            Err(Unread::File(file::Unread::Absent)) => {}
             found => {
                 return found
                     .map(|cookie| (cookie, None))
@@ -81,30 +82,30 @@ pub(super) fn from_file(path: &Path) -> Result<Cookie, ConfigError> {
 }
 
 enum Unread {
-    Absent,
-    NoFile,
-    Io(io::Error),
-    Open(u32),
-    TooLong,
+    File(file::Unread),
     Bad(BadCookie),
 }
 
 impl Unread {
     fn at(self, path: &Path) -> ConfigError {
-        let file = path.display();
+        let shown = path.display();
         let reason = match self {
-            Unread::Absent => {
+            Unread::File(file::Unread::Absent) => {
                 "there is no such file; write the cookie of your cluster into it, mode 0400"
                     .to_owned()
             }
-            Unread::NoFile => "is not a regular file; name one that holds the cookie".to_owned(),
-            Unread::Io(error) => format!("{error}; it must be readable by the user that runs this"),
-            Unread::Open(mode) => {
+            Unread::File(file::Unread::NoFile) => {
+                "is not a regular file; name one that holds the cookie".to_owned()
+            }
+            Unread::File(file::Unread::Io(error)) => {
+                format!("{error}; it must be readable by the user that runs this")
+            }
+            Unread::File(file::Unread::Open(mode)) => {
                 format!(
-                    "others can read or write it (mode {mode:04o}); make it yours alone: chmod 400 {file}"
+                    "others can read or write it (mode {mode:04o}); make it yours alone: chmod 400 {shown}"
                 )
             }
-            Unread::TooLong => {
+            Unread::File(file::Unread::TooLong) => {
                 "is far too long for a cookie; write the cookie alone into it".to_owned()
             }
             Unread::Bad(bad) => {
@@ -121,28 +122,7 @@ impl Unread {
 }
 
 fn read(path: &Path) -> Result<Cookie, Unread> {
-    let unread = |error: io::Error| match error.kind() {
-        // A `~/.config` that is a file has no cookie in it either.
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Unread::Absent,
-        _ => Unread::Io(error),
-    };
-    // Looked at before it is opened: opening a pipe would wait for a writer.
-    if !fs::metadata(path).map_err(unread)?.is_file() {
-        return Err(Unread::NoFile);
-    }
-    let file = fs::File::open(path).map_err(unread)?;
-    // The mode of what is open, not of what the path names by now.
-    let mode = file.metadata().map_err(unread)?.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(Unread::Open(mode));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unread)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(Unread::TooLong);
-    }
+    let bytes = file::read(path, MAX_FILE, true).map_err(Unread::File)?;
     cookie_in(&bytes).map_err(Unread::Bad)
 }
 
@@ -187,6 +167,7 @@ fn make(path: &Path) -> io::Result<Cookie> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn home() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()

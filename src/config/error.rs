@@ -140,6 +140,16 @@ pub enum ConfigError {
         /// What is wrong, and the mend.
         reason: String,
     },
+    /// A file for TLS cannot be used; the reason names the mend.
+    #[error("{origin}: the file {}: {reason}", path.display())]
+    TlsFile {
+        /// Where it was named.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and the mend.
+        reason: String,
+    },
     /// There is neither a cookie nor a home to keep one in.
     #[error(
         "no cookie: HOME is not set, so there is no ~/.erlang.cookie; give --cookie-file FILE or set REDGRID_COOKIE"
@@ -160,6 +170,7 @@ impl ConfigError {
             | ConfigError::NoAddress { .. }
             | ConfigError::LoopbackIp { .. }
             | ConfigError::CookieFile { .. }
+            | ConfigError::TlsFile { .. }
             | ConfigError::NoHome => 1,
         }
     }

@@ -16,11 +16,13 @@
 mod command;
 mod cookie;
 mod error;
+mod file;
 mod meta;
 mod name;
 mod redis_url;
 mod sources;
 mod table;
+mod tls;
 mod value;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,7 +43,7 @@ pub use self::value::{LogFormat, LogLevel};
 
 use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
-use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName};
+use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName, Tls};
 use crate::grid::{Connect, Meta};
 
 /// The name of a node that was given none.
@@ -118,6 +120,8 @@ pub struct Config {
     pub connect: Connect,
     /// The networks it may dial into; empty: any.
     pub peers: Vec<IpNet>,
+    /// Whether its connections are inside TLS, and how.
+    pub tls: Option<Tls>,
     /// Whether it stays out of the others' `nodes()`.
     pub hidden: bool,
     /// The silence after which a peer is down.
@@ -181,6 +185,7 @@ impl Config {
             &name,
             host,
         )?;
+        let tls = tls::tls(&sources, true, &mut warnings)?;
         let listen = listen.unwrap_or_else(|| Listen {
             ip: default_address(name.host()),
             ports: 0..=0,
@@ -214,6 +219,7 @@ impl Config {
             epmd,
             connect,
             peers,
+            tls,
             hidden,
             net_ticktime,
             max_frame,

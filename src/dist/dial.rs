@@ -6,8 +6,15 @@ use super::{
     node::lock,
     peer::Handle,
     slots::Slot,
+    stream::Stream,
+    tls,
 };
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 /// How long a caller waits for somebody else's attempt to connect.
@@ -64,7 +71,9 @@ impl Node {
     pub async fn answers_as(&self, name: &NodeName, address: Address) -> bool {
         let attempt = async {
             let at = self.address_of(name, address).await.ok()?;
-            let mut stream = open(at).await.ok()?;
+            let stream = open(at).await.ok()?;
+            let tls = self.inner.options.tls.as_ref();
+            let mut stream = Stream::dialled(stream, tls, name, at.ip()).await.ok()?;
             let probe = format!("probe-{:08x}@{}", rand::random::<u32>(), self.name().host())
                 .parse()
                 .ok()?;
@@ -99,6 +108,8 @@ impl Node {
     }
 
     async fn dial(self, peer: NodeName, address: Address, id: u64) {
+        let tls = self.inner.options.tls.as_ref();
+        let in_tls = AtomicBool::new(false);
         let attempt = async {
             let at = self.address_of(&peer, address).await?;
             let io = |error: io::Error| ConnectError::Io {
@@ -106,27 +117,42 @@ impl Node {
                 at,
                 why: error.to_string(),
             };
-            let mut stream = open(at).await.map_err(io)?;
-            let wanted = || lock(&self.inner.slots).holds(&peer, id);
-            let remote = handshake::dial(&mut stream, &self.inner.local, &peer, wanted).await;
-            Ok::<_, ConnectError>((stream, at, remote))
+            let stream = open(at).await.map_err(io)?;
+            in_tls.store(tls.is_some(), Ordering::Relaxed);
+            let done = async {
+                let mut stream = Stream::dialled(stream, tls, &peer, at.ip()).await?;
+                in_tls.store(false, Ordering::Relaxed);
+                let wanted = || lock(&self.inner.slots).holds(&peer, id);
+                let remote = handshake::dial(&mut stream, &self.inner.local, &peer, wanted).await?;
+                Ok((stream, remote))
+            };
+            Ok::<_, ConnectError>((at, done.await))
         };
+        let node = peer.clone();
         let error = match timeout(handshake::DEADLINE, attempt).await {
-            Ok(Ok((stream, at, Ok(remote)))) => return self.established(id, stream, remote, at),
-            Ok(Ok((_, _, Err(error)))) => {
+            Ok(Ok((at, Ok((stream, remote))))) => return self.established(id, stream, remote, at),
+            Ok(Ok((_, Err(error)))) => {
                 if matches!(error, HandshakeError::Nok) && *self.name() < peer {
                     // The peer's own connection goes first: it is on its way, takes the slot, and serves whoever waits.
                     // But the peer may hold a dead attempt of ours for it, and then nothing comes.
                     tokio::time::sleep(NOK_PATIENCE).await;
                 }
-                ConnectError::Handshake {
-                    node: peer.clone(),
-                    why: error.to_string(),
+                let why = error.to_string();
+                match error {
+                    HandshakeError::Tls(_) | HandshakeError::SpeaksTls => {
+                        ConnectError::Tls { node, why }
+                    }
+                    _ => ConnectError::Handshake { node, why },
                 }
             }
             Ok(Err(error)) => error,
+            // A plain node of OTP takes our hello for the beginning of a long message, and waits for the rest of it.
+            Err(_) if in_tls.load(Ordering::Relaxed) => ConnectError::Tls {
+                node,
+                why: tls::NO_ANSWER.into(),
+            },
             Err(_) => ConnectError::Timeout {
-                node: peer.clone(),
+                node,
                 after: handshake::DEADLINE,
             },
         };

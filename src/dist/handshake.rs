@@ -10,11 +10,11 @@
 //!                                ◄─────────  'a' digest'
 //! ```
 //!
-//! Every message has a 2-byte length before it. Nothing but the fixed deadline and [`LONGEST`] protects us here: whoever
+//! Every message has a 2-byte length before it, or a 4-byte one inside TLS, as OTP has it there. Nothing but the fixed deadline and [`LONGEST`] protects us here: whoever
 //! reaches the port can talk to this file, so it reads small messages only, allocates nothing that they announce, and
 //! compares digests in constant time.
 
-use super::{Cookie, NodeName};
+use super::{Cookie, NodeName, tls};
 use erl_dist::DistributionFlags as Flag;
 use md5::{Digest, Md5};
 use std::{future::Future, io, time::Duration};
@@ -91,6 +91,16 @@ const MANDATORY: [(u64, &str); 15] = [
 /// The bits of [`MANDATORY`] for which `MANDATORY_25_DIGEST` stands when a peer sends it alone.
 const DIGEST_STANDS_FOR: u64 = 0x107_0F94;
 
+/// What the first two bytes of a TLS record are, read as a length: a hello, or an alert; no name is as long.
+const TLS_HELLO: u32 = 0x1603;
+const TLS_ALERT: u32 = 0x1503;
+
+/// What a handshake goes over.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin {
+    /// Whether lengths have 4 bytes instead of 2.
+    fn wide(&self) -> bool;
+}
+
 /// What we say of ourselves.
 #[derive(Clone)]
 pub(crate) struct Local {
@@ -125,7 +135,14 @@ pub(crate) enum Status {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     #[error("the socket failed: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// TLS failed; says how to mend it.
+    #[error("{0}")]
+    Tls(String),
+    #[error(
+        "it speaks TLS and this node does not: give this node --tls-cert, or start the other without TLS"
+    )]
+    SpeaksTls,
     #[error("it closed the connection where {0} was expected")]
     Closed(&'static str),
     #[error(
@@ -156,6 +173,16 @@ pub(crate) enum HandshakeError {
     TurnedAway,
 }
 
+impl From<io::Error> for HandshakeError {
+    /// What TLS has to say comes out of the socket as an error of it.
+    fn from(error: io::Error) -> Self {
+        match tls::of_io(&error) {
+            Some(why) => Self::Tls(why),
+            None => Self::Io(error),
+        }
+    }
+}
+
 /// The dialler's half. `wanted`: whether this dial still has its slot. It may lose it to the peer's own connection at any
 /// time; going on then would show the peer a connection that comes and goes, or replace the one that won.
 pub(crate) async fn dial<S>(
@@ -165,7 +192,7 @@ pub(crate) async fn dial<S>(
     wanted: impl Fn() -> bool,
 ) -> Result<Remote, HandshakeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
 {
     if !wanted() {
         return Err(HandshakeError::GivenUp);
@@ -218,7 +245,7 @@ where
 /// The acceptor's first step: who is there. A peer that wants a name from us (`NAME_ME`) gets one here.
 pub(crate) async fn receive_name<S>(stream: &mut S) -> Result<(Remote, bool), HandshakeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
 {
     let message = receive(stream, "its name").await?;
     let malformed = || HandshakeError::Malformed("something else than a node's name");
@@ -261,7 +288,7 @@ pub(crate) async fn accept<S>(
     before_ack: impl Future<Output = bool>,
 ) -> Result<(), HandshakeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: Transport,
 {
     match status {
         Status::Ok if dynamic => {
@@ -393,15 +420,19 @@ fn check_digest(cookie: &Cookie, challenge: u32, theirs: &[u8]) -> Result<(), Ha
     }
 }
 
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> io::Result<()> {
-    let mut framed = Vec::with_capacity(message.len() + 2);
-    framed.extend_from_slice(&(message.len() as u16).to_be_bytes());
+async fn send<S: Transport>(stream: &mut S, message: &[u8]) -> io::Result<()> {
+    let mut framed = Vec::with_capacity(message.len() + 4);
+    if stream.wide() {
+        framed.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    } else {
+        framed.extend_from_slice(&(message.len() as u16).to_be_bytes());
+    }
     framed.extend_from_slice(message);
     stream.write_all(&framed).await?;
     stream.flush().await
 }
 
-async fn receive<S: AsyncRead + Unpin>(
+async fn receive<S: Transport>(
     stream: &mut S,
     expected: &'static str,
 ) -> Result<Vec<u8>, HandshakeError> {
@@ -409,9 +440,17 @@ async fn receive<S: AsyncRead + Unpin>(
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
             HandshakeError::Closed(expected)
         }
-        _ => HandshakeError::Io(error),
+        _ => error.into(),
     };
-    let length = usize::from(stream.read_u16().await.map_err(closed)?);
+    let length = if stream.wide() {
+        stream.read_u32().await.map_err(closed)?
+    } else {
+        match u32::from(stream.read_u16().await.map_err(closed)?) {
+            TLS_HELLO | TLS_ALERT => return Err(HandshakeError::SpeaksTls),
+            length => length,
+        }
+    };
+    let length = length as usize;
     if length == 0 || length > LONGEST {
         return Err(HandshakeError::Malformed(
             "a message of an impossible length",
@@ -449,6 +488,12 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Transport for tokio::io::DuplexStream {
+        fn wide(&self) -> bool {
+            false
+        }
+    }
 
     fn local(name: &str, cookie: &str) -> Local {
         Local {

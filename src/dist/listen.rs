@@ -5,6 +5,7 @@ use super::{
     door::{Complaints, Door},
     handshake::{self, HandshakeError, Status},
     node::lock,
+    stream::Stream,
 };
 use std::{
     collections::HashMap,
@@ -137,12 +138,16 @@ impl Node {
         }
     }
 
-    async fn accept(&self, mut stream: TcpStream, place: Place, needed: oneshot::Receiver<()>) {
+    async fn accept(&self, stream: TcpStream, place: Place, needed: oneshot::Receiver<()>) {
         let id = place.id;
+        let tls = self.inner.options.tls.as_ref();
         let mut named = None;
         let handshake = timeout(handshake::DEADLINE, async {
             stream.set_nodelay(true)?;
+            let mut stream = Stream::accepted(stream, tls).await?;
             let (remote, dynamic) = handshake::receive_name(&mut stream).await?;
+            // Before anything is decided under a name that may not be its.
+            stream.check_name(tls, &remote.name)?;
             if remote.name == *self.name() {
                 return Err(HandshakeError::OtherName(format!(
                     "{}, which is our own name",
@@ -166,7 +171,7 @@ impl Node {
                 before_ack,
             )
             .await?;
-            Ok(remote)
+            Ok((stream, remote))
         });
         let outcome = tokio::select! {
             outcome = handshake => outcome.unwrap_or(Err(HandshakeError::Late)),
@@ -176,14 +181,12 @@ impl Node {
             }
         };
         match outcome {
-            Ok(remote) => return self.established(id, stream, remote, place.from),
+            Ok((stream, remote)) => return self.established(id, stream, remote, place.from),
             Err(HandshakeError::Nok | HandshakeError::Alive) => {
                 debug!(from = %place.from, peer = ?named, "an incoming connection gave way")
             }
             Err(error) => place.refused(named.as_ref(), &error),
         }
-        // Closed before anybody hears of it.
-        drop(stream);
         if let Some(peer) = named {
             self.failed(&peer, id, || ConnectError::Handshake {
                 node: peer.clone(),

@@ -33,6 +33,8 @@ mod peer;
 mod room;
 mod slots;
 mod state;
+mod stream;
+mod tls;
 
 pub use cookie::{BadCookie, Cookie};
 pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError};
@@ -41,6 +43,7 @@ pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
 pub use node::Node;
 pub use options::{Listen, Options, StartError};
+pub use tls::{Tls, TlsError, TlsPem, TlsVerify};
 
 use crate::term::Raw;
 use std::{fmt, future::Future, net::IpAddr, pin::Pin, time::Duration};
@@ -220,6 +223,14 @@ pub enum ConnectError {
     /// The handshake failed: cookie, flags, name. Nothing is left of the connection.
     #[error("{node} refused the handshake: {why}")]
     Handshake {
+        /// The peer.
+        node: NodeName,
+        /// What went wrong and how to mend it.
+        why: String,
+    },
+    /// No TLS came to be with it, or one of the two does not speak it.
+    #[error("no TLS with {node}: {why}")]
+    Tls {
         /// The peer.
         node: NodeName,
         /// What went wrong and how to mend it.

@@ -11,6 +11,7 @@ use super::{
     peer::{self, Command, Handle},
     slots::{Slot, Slots},
     state::{self, Failure, Own},
+    stream::Stream,
 };
 use crate::term::Raw;
 use std::{
@@ -24,7 +25,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tokio::{
-    net::TcpStream,
     sync::{oneshot, watch},
     time::timeout,
 };
@@ -63,8 +63,16 @@ impl Node {
     /// Listens, registers with epmd, and answers from then on.
     ///
     /// # Errors
-    /// The port is taken, or epmd refuses or does not answer.
+    /// The port is taken, or epmd refuses or does not answer; or there is no certificate to listen with inside TLS.
     pub async fn start(options: Options, service: Arc<dyn Service>) -> Result<Self, StartError> {
+        if let Some(tls) = &options.tls {
+            if options.listen.is_some() {
+                tls.listens()?;
+            }
+            if let Some(doubt) = tls.doubts(&options.name) {
+                warn!("other nodes will most likely refuse this one: {doubt}");
+            }
+        }
         let listener = match &options.listen {
             Some(listen) => Some(super::listen::bind(listen).await?),
             None => None,
@@ -416,7 +424,7 @@ impl Node {
     pub(super) fn established(
         &self,
         id: u64,
-        stream: TcpStream,
+        stream: Stream,
         remote: handshake::Remote,
         at: SocketAddr,
     ) {
@@ -447,7 +455,10 @@ impl Node {
         }
         let node = self.clone();
         tokio::spawn(async move {
-            let reason = peer::run(&node, &info, stream, &mut start).await;
+            let reason = match stream {
+                Stream::Plain(stream) => peer::run(&node, &info, stream, &mut start).await,
+                Stream::Sealed(stream) => peer::run(&node, &info, stream, &mut start).await,
+            };
             {
                 let mut slots = lock(&node.inner.slots);
                 slots.release(&info.name, id);

@@ -1,7 +1,7 @@
 //! How a node is to be, and why it could not be.
 
 use super::{
-    Cookie, NodeName,
+    Cookie, NodeName, Tls,
     epmd::{Epmd, EpmdMode, EpmdStartError},
 };
 use std::{
@@ -30,6 +30,8 @@ pub struct Options {
     pub tick_time: Duration,
     /// The longest frame that is accepted, in bytes; a longer one ends its connection.
     pub max_frame: usize,
+    /// All connections, in both directions, are inside TLS; `None`: none is.
+    pub tls: Option<Tls>,
 }
 
 impl Options {
@@ -56,6 +58,7 @@ impl Options {
             epmd: Epmd::default(),
             tick_time: Duration::from_secs(60),
             max_frame: 512 * 1024 * 1024,
+            tls: None,
         }
     }
 }
@@ -82,6 +85,11 @@ pub enum StartError {
         /// What the system said of the last.
         why: io::Error,
     },
+    /// It is to listen inside TLS and has no certificate.
+    #[error(
+        "a node that listens inside TLS needs a certificate of its own: give --tls-cert and --tls-key"
+    )]
+    NoCertificate,
     /// Not registered with epmd.
     #[error(transparent)]
     Epmd(#[from] EpmdStartError),

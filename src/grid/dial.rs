@@ -24,6 +24,8 @@ pub struct Dialling {
     pub connect: Connect,
     /// When not empty, only addresses inside one of these are dialled.
     pub peers: Vec<IpNet>,
+    /// Whether our own connections are inside TLS; the mesh sets it to what its options say.
+    pub tls: bool,
 }
 
 /// Why a member is not dialled.
@@ -66,6 +68,14 @@ impl Dialling {
                 style(&member.node),
                 style(own)
             ));
+        }
+        // A classic member does not say.
+        if !member.classic && member.tls != self.tls {
+            return Err(if self.tls {
+                "it speaks no TLS and this node does: nodes with TLS and nodes without cannot connect".into()
+            } else {
+                "it speaks TLS and this node does not: give this node --tls-cert, as its cluster has it".into()
+            });
         }
         match member.ip.parse() {
             Ok(ip) => self.permits(ip),
@@ -150,12 +160,33 @@ mod tests {
     }
 
     #[test]
+    fn who_speaks_tls_and_who_does_not_are_never_dialled_by_each_other() {
+        let (plain, mut sealed) = (
+            member("a@10.0.0.2", "10.0.0.2"),
+            member("b@10.0.0.2", "10.0.0.2"),
+        );
+        sealed.tls = true;
+        for (tls, fine, other) in [(false, &plain, &sealed), (true, &sealed, &plain)] {
+            let rules = Dialling {
+                tls,
+                ..Dialling::default()
+            };
+            assert_eq!(rules.check(&own(), fine), Ok(()));
+            let why = rules.check(&own(), other);
+            assert!(matches!(why, Err(Undialled::Never(text)) if text.contains("TLS")));
+            let mut classic = plain.clone();
+            classic.classic = true;
+            assert_eq!(rules.check(&own(), &classic), Ok(()), "it does not say");
+        }
+    }
+
+    #[test]
     fn whom_to_connect_to_is_told_by_meta() {
         let mut web = member("a@10.0.0.2", "10.0.0.2");
         web.meta = Meta::new([("role", "web")]).unwrap();
         let rules = |connect| Dialling {
             connect,
-            peers: Vec::new(),
+            ..Dialling::default()
         };
         let matching = rules(Connect::Matching(vec![("role".into(), "web".into())]));
         let other = member("b@10.0.0.2", "10.0.0.2");

@@ -217,7 +217,10 @@ impl Grid {
         };
         let shared = Arc::new(Shared {
             name: options.name,
-            dialling: options.dialling,
+            dialling: Dialling {
+                tls: options.tls,
+                ..options.dialling
+            },
             view: ArcSwap::from_pointee(View::new(Arc::new(alone), Vec::new(), false, None)),
             mailbox: Mutex::default(),
             news: Notify::new(),

@@ -11,7 +11,7 @@ pub use services::{Call, Exception};
 use crate::{
     dist::{
         self, Answer, BadCookie, CallError, Cookie, Epmd, EpmdMode, Listen, NodeName,
-        NodeNameError, Options, PeerInfo, Service,
+        NodeNameError, Options, PeerInfo, Service, Tls,
     },
     grid::{
         self, BadMeta, Change, Connect, Dialling, Grid, GridError, Meta, MetaValue, Scope, View,
@@ -99,6 +99,7 @@ pub struct Builder {
     hidden: bool,
     tick_time: Duration,
     max_frame: usize,
+    tls: Option<Tls>,
     dialling: Dialling,
     max_members: usize,
     echo: bool,
@@ -190,6 +191,12 @@ impl Builder {
         self
     }
 
+    /// Puts all connections between nodes inside TLS; then only nodes that do so, too, are connected to.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Whom to connect to of its own accord; everybody by default.
     pub fn connect(mut self, connect: Connect) -> Self {
         self.dialling.connect = connect;
@@ -230,6 +237,7 @@ impl Builder {
             epmd_mode: self.epmd_mode,
             tick_time: self.tick_time,
             max_frame: self.max_frame,
+            tls: self.tls,
             ..Options::new(name.clone(), cookie)
         };
         if let Some(listen) = self.listen {
@@ -246,6 +254,7 @@ impl Builder {
                 let (grid, driver) = Grid::new(grid::Options {
                     scope: self.scope,
                     hidden: self.hidden,
+                    tls: options.tls.is_some(),
                     meta: self.meta?,
                     dialling: self.dialling,
                     max_members: self.max_members,
@@ -347,6 +356,7 @@ impl Node {
             hidden: false,
             tick_time: Duration::from_secs(60),
             max_frame: 512 * 1024 * 1024,
+            tls: None,
             dialling: Dialling::default(),
             max_members: grid::MAX_MEMBERS,
             echo: false,

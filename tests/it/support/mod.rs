@@ -1,6 +1,7 @@
 //! Real servers as values, and waiting for what becomes true.
 
 pub(crate) mod beam;
+pub(crate) mod certs;
 pub(crate) mod epmd;
 pub(crate) mod host;
 pub(crate) mod log;
