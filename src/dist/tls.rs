@@ -464,7 +464,7 @@ fn explained(error: &RustlsError) -> String {
         RustlsError::PeerIncompatible(why) => {
             format!("it has no version, cipher or key exchange of TLS in common with us ({why:?})")
         }
-        other => format!("TLS failed: {other}"),
+        other => format!("TLS failed: {:.200}", other.to_string()),
     }
 }
 
@@ -507,7 +507,13 @@ fn invalid(whose: &str, why: &CertificateError) -> String {
             "{whose} certificate is not meant for this: its extended key usage must be both serverAuth and clientAuth, \
              or be left out"
         ),
-        other => format!("{whose} certificate is refused: {other}"),
+        Why::UnsupportedSignatureAlgorithmContext { .. }
+        | Why::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => format!(
+            "{whose} certificate is signed in a way that is not taken: have it signed with SHA-256 or more, by a key of RSA, \
+             ECDSA P-256 or P-384, or Ed25519"
+        ),
+        // Some of these list every algorithm there is.
+        other => format!("{whose} certificate is refused: {:.200}", other.to_string()),
     }
 }
 
