@@ -35,11 +35,20 @@ end_per_testcase(_, Config) -> grid:stop_since(?config(running, Config)).
 
 %% ---------------------------------------------------------------- certificates
 
-%% Not elliptic: the signatures that OTP makes for such tests name the curve where nothing may stand.
 -define(KEY, {key, {rsa, 2048, 65537}}).
 -define(DIGEST, {digest, sha256}).
 
-authority() -> public_key:pkix_test_root_cert("redgrid tests", [?KEY, ?DIGEST]).
+authority() ->
+    #{cert := Cert, key := Key} = Root = public_key:pkix_test_root_cert("redgrid tests", [?KEY, ?DIGEST]),
+    Root#{cert := well_formed(Cert, Key)}.
+
+%% The test certificates of OTP 29 leave out the parameters of an RSA key, which are to be NULL.
+well_formed(Cert, IssuerKey) ->
+    #'OTPCertificate'{tbsCertificate = Told} = public_key:pkix_decode_cert(Cert, otp),
+    #'OTPTBSCertificate'{subjectPublicKeyInfo = Info} = Told,
+    #'OTPSubjectPublicKeyInfo'{algorithm = Algorithm} = Info,
+    Whole = Info#'OTPSubjectPublicKeyInfo'{algorithm = Algorithm#'PublicKeyAlgorithm'{parameters = 'NULL'}},
+    public_key:pkix_sign(Told#'OTPTBSCertificate'{subjectPublicKeyInfo = Whole}, IssuerKey).
 
 identity(Root) -> identity(Root, []).
 
@@ -55,7 +64,8 @@ identity(Root, Flaws) ->
     Chain = #{root => Root, intermediates => [], peer => [?KEY, ?DIGEST, {extensions, [Extension]} | Validity]},
     #{server_config := Made} = public_key:pkix_test_data(#{server_chain => Chain, client_chain => Chain}),
     {KeyType, Key} = proplists:get_value(key, Made),
-    #{cert => pem('Certificate', proplists:get_value(cert, Made)), key => pem(KeyType, Key), ca => ca(Root)}.
+    Cert = well_formed(proplists:get_value(cert, Made), maps:get(key, Root)),
+    #{cert => pem('Certificate', Cert), key => pem(KeyType, Key), ca => ca(Root)}.
 
 ca(#{cert := Der}) -> pem('Certificate', Der).
 

@@ -152,3 +152,207 @@ fn read(sources: &Sources, key: &'static str, secret: bool) -> Result<Option<Fil
         reason,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::sources::{Environment, Flags};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Flags that name files with a sound certificate, its key and its authority, which is itself.
+    struct User {
+        folder: tempfile::TempDir,
+        certificate: String,
+        key: String,
+        flags: Flags,
+    }
+
+    impl User {
+        fn new() -> User {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+            User {
+                folder: tempfile::tempdir().unwrap(),
+                certificate: params.self_signed(&key).unwrap().pem(),
+                key: key.serialize_pem(),
+                flags: Flags::default(),
+            }
+        }
+
+        /// With all three files.
+        fn complete() -> User {
+            let mut user = User::new();
+            let (certificate, key) = (user.certificate.clone(), user.key.clone());
+            user.file("tls-cert", &certificate, 0o444);
+            user.file("tls-key", &key, 0o400);
+            user.file("tls-ca", &certificate, 0o444);
+            user
+        }
+
+        fn file(&mut self, flag: &'static str, text: &str, mode: u32) -> PathBuf {
+            let path = self.folder.path().join(flag);
+            // A read-only one cannot be written over, except by root.
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            self.flags.one(flag, path.to_str());
+            path
+        }
+
+        fn without(mut self, flag: &str) -> User {
+            self.flags = self.flags.without(flag);
+            self
+        }
+
+        fn with(mut self, flag: &'static str, value: &str) -> User {
+            self.flags.one(flag, Some(value));
+            self
+        }
+
+        /// What comes of it for a node, or for a command; with the warnings.
+        fn resolve(&self, listens: bool) -> Result<(Option<Tls>, Vec<String>), ConfigError> {
+            let sources = Sources::new(self.flags.clone(), Environment::new())?;
+            let mut warnings = Vec::new();
+            let tls = tls(&sources, listens, &mut warnings)?;
+            Ok((tls, warnings))
+        }
+
+        /// The error for a node, which never shows a key.
+        fn error(&self) -> String {
+            let error = self.resolve(true).unwrap_err().to_string();
+            let secret = self.key.lines().nth(1).unwrap();
+            assert!(!error.contains(secret), "{error}");
+            error
+        }
+    }
+
+    #[test]
+    fn without_a_flag_there_is_no_tls_and_with_all_it_verifies_fully() {
+        assert!(User::new().resolve(true).unwrap().0.is_none());
+        let (tls, warnings) = User::complete().resolve(true).unwrap();
+        assert_eq!(tls.unwrap().verify(), TlsVerify::Full);
+        assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn the_key_is_looked_for_in_the_file_of_the_certificate() {
+        let mut user = User::complete().without("tls-key");
+        let error = user.error();
+        assert!(error.contains("holds no private key"), "{error}");
+        assert!(error.contains("--tls-key FILE"), "{error}");
+
+        let both = format!("{}{}", user.certificate, user.key);
+        user.file("tls-cert", &both, 0o400);
+        assert!(user.resolve(true).unwrap().0.is_some());
+        let path = user.file("tls-cert", &both, 0o444);
+        let error = user.error();
+        assert!(
+            error.contains(&format!("chmod 400 {}", path.display())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_mend() {
+        let mut user = User::complete();
+        let key = user.key.clone();
+        for mode in [0o440, 0o404, 0o644, 0o620] {
+            let path = user.file("tls-key", &key, mode);
+            let error = user.error();
+            assert!(
+                error.contains(&format!("chmod 400 {}", path.display())),
+                "{error}"
+            );
+            assert!(error.contains(&format!("{mode:04o}")), "{error}");
+        }
+        for mode in [0o400, 0o600] {
+            user.file("tls-key", &key, mode);
+            assert!(user.resolve(true).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let error = User::complete().without("tls-ca").error();
+        assert!(error.contains("--tls-ca FILE"), "{error}");
+        let error = User::complete().without("tls-cert").error();
+        assert!(error.contains("--tls-cert FILE"), "{error}");
+        let error = User::complete().with("tls-key", "/no/such/file").error();
+        assert!(
+            error.contains("--tls-key: the file /no/such/file: there is no such file"),
+            "{error}"
+        );
+        let error = User::new().with("tls-verify", "verify_peer").error();
+        assert!(error.contains("write full"), "{error}");
+    }
+
+    #[test]
+    fn a_command_does_without_a_certificate_of_its_own_but_not_without_whom_to_trust() {
+        let only_ca = User::complete().without("tls-cert").without("tls-key");
+        assert!(only_ca.resolve(false).unwrap().0.is_some());
+        assert!(only_ca.error().contains("TLS needs a certificate"));
+        let nothing = User::new().with("tls-verify", "full");
+        assert!(
+            nothing
+                .resolve(false)
+                .unwrap_err()
+                .to_string()
+                .contains("--tls-ca")
+        );
+    }
+
+    #[test]
+    fn to_verify_nothing_is_possible_and_warned_of() {
+        let user = User::complete()
+            .without("tls-ca")
+            .with("tls-verify", "none");
+        let (tls, warnings) = user.resolve(true).unwrap();
+        assert_eq!(tls.unwrap().verify(), TlsVerify::None);
+        assert!(warnings[0].contains("can pose as either"), "{warnings:?}");
+    }
+
+    #[test]
+    fn files_that_are_something_else_are_told_by_their_flag() {
+        let (mut user, other) = (User::complete(), User::new());
+        let (certificate, key) = (user.certificate.clone(), user.key.clone());
+        user.file("tls-key", &other.key, 0o400);
+        let error = user.error();
+        assert!(
+            error.contains("--tls-key") && error.contains("not the one of the certificate"),
+            "{error}"
+        );
+
+        user.file("tls-key", &certificate, 0o400);
+        let error = user.error();
+        assert!(error.contains("BEGIN PRIVATE KEY"), "{error}");
+
+        let locked =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        user.file("tls-key", locked, 0o400);
+        let error = user.error();
+        assert!(error.contains("has a password"), "{error}");
+
+        user.file("tls-key", &key, 0o400);
+        user.file("tls-ca", &key, 0o400);
+        let error = user.error();
+        assert!(
+            error.contains("--tls-ca") && error.contains("BEGIN CERTIFICATE"),
+            "{error}"
+        );
+
+        let torn = &certificate[..certificate.len() / 2];
+        user.file("tls-ca", torn, 0o444);
+        let error = user.error();
+        assert!(error.contains("broken PEM"), "{error}");
+
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        user.file("tls-ca", garbage, 0o444);
+        let error = user.error();
+        assert!(error.contains("cannot be read"), "{error}");
+        user.file("tls-ca", &certificate, 0o444);
+        user.file("tls-cert", garbage, 0o444);
+        let error = user.error();
+        assert!(error.contains("--tls-cert"), "{error}");
+    }
+}

@@ -166,7 +166,7 @@ impl AsyncWrite for Sealed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::{TlsPem, TlsVerify};
+    use crate::dist::{TlsPem, TlsVerify, handshake};
     use std::time::Duration;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -224,6 +224,20 @@ mod tests {
         let both = async { tokio::join!(us, them).0 };
         let answer = timeout(Duration::from_secs(10), both).await;
         assert_eq!(answer.expect("nothing is left inside"), 9);
+    }
+
+    #[tokio::test]
+    async fn a_length_that_no_message_of_a_handshake_has_costs_no_memory() {
+        for length in [0, 1101, u32::MAX] {
+            let (mut ours, mut theirs) = pair().await;
+            theirs.write_all(&length.to_be_bytes()).await.unwrap();
+            theirs.flush().await.unwrap();
+            let name = timeout(Duration::from_secs(10), handshake::receive_name(&mut ours));
+            assert!(matches!(
+                name.await.expect("an answer at once"),
+                Err(HandshakeError::Malformed(_))
+            ));
+        }
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ use crate::support::{
 };
 use redgrid::dist::{CallError, ConnectError, Node, StartError, TlsVerify};
 use redgrid::term::{self, Raw};
+use std::io::Write;
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -351,6 +353,46 @@ async fn a_node_that_listens_needs_a_certificate() {
     let started = Node::start(options, std::sync::Arc::new(toy::Toy::default())).await;
     assert!(matches!(started, Err(StartError::NoCertificate)));
     assert!(epmd.names().await.is_empty());
+}
+
+#[tokio::test]
+async fn rubbish_on_a_tls_port_is_one_line_each_and_hurts_nobody() {
+    let host = Host::start();
+    let authority = Authority::new();
+    let node = host
+        .node("web@127.0.0.1", &words(&authority.issue().flags()))
+        .await;
+    let names = host.epmd.names().await;
+    let port = names.into_iter().find(|(name, _)| name == "web").unwrap().1;
+    // A hello whose record is longer than any may be, one that never ends, an alert, and what speaks something else.
+    let rubbish: [&[u8]; 6] = [
+        b"\x16\x03\x01\xff\xff\x01\x00\xff\xfb\x03\x03",
+        &[&b"\x16\x03\x01\x40\x00\x01\xff\xff\xff"[..], &[7; 0x4000]].concat(),
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"\x17\x03\x03\x00\x05hello",
+        b"GET / HTTP/1.1\r\nHost: web\r\n\r\n",
+        b"\x00\x19N\x00\x00\x00\x0d\x07\x5f\x5f\xbd\x00\x00\x00\x01\x00\x0aplain@here",
+    ];
+    for (index, bytes) in rubbish.iter().enumerate() {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let from = stream.local_addr().unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let line = node.log_line(&format!("from={from}")).await;
+        assert!(
+            line.contains("WARN") && line.contains("refused") && line.len() < 400,
+            "{index}: {line}"
+        );
+        assert_eq!(
+            node.logged(&format!("from={from}")).len(),
+            1,
+            "{}",
+            node.stderr()
+        );
+    }
+    let mut ping = vec!["ping".to_owned(), "web@127.0.0.1".to_owned()];
+    ping.extend(authority.issue().flags());
+    assert!(host.run(&words(&ping)).await.done().contains("pong"));
 }
 
 fn words(flags: &[String]) -> Vec<&str> {
