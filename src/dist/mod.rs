@@ -3,10 +3,10 @@
 //! ```text
 //!              epmd (registered while we live)
 //!                │
-//!  listener ─► handshake ─► slot (one per peer name) ─► peer task ⇄ socket
-//!                                                        │  frame → message → state → effects
-//!  Node::connect, call, send ──── mailbox ───────────────┤
-//!                                                        └─► Service: calls, casts, functions, up and down
+//!  listener ─► door ─► TLS or plain ─► handshake ─► slot (one per peer name) ─► peer task ⇄ socket
+//!                                                                                │  frame → message → state → effects
+//!  Node::connect, call, send ──── mailbox ───────────────────────────────────────┤
+//!                                                                                └─► Service: calls, casts, functions
 //! ```
 //!
 //! Nothing here has heard of Redis. The protocol is told in the chapter "Distribution Protocol" of the ERTS reference

@@ -27,7 +27,9 @@ use rustls::{
         CertificateDer, PrivateKeyDer, ServerName, UnixTime,
         pem::{self, PemObject},
     },
-    server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier},
+    server::{
+        NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier,
+    },
 };
 use std::{fmt, io, net::IpAddr, sync::Arc};
 use tokio::net::TcpStream;
@@ -91,6 +93,8 @@ struct Inner {
     verify: TlsVerify,
     chain: Vec<CertificateDer<'static>>,
     peers: Arc<Peers>,
+    /// What checks those who dial us, when anything does.
+    diallers: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl fmt::Debug for Tls {
@@ -148,13 +152,15 @@ impl Tls {
             provider: provider.clone(),
         });
         let client = client(&provider, &peers, &chain, own.as_ref())?;
+        let diallers = match pem.verify {
+            TlsVerify::None => None,
+            _ => Some(diallers(&peers.roots, &provider)?),
+        };
         let acceptor = match own {
-            Some(key) => Some(TlsAcceptor::from(Arc::new(server(
-                provider,
-                &peers,
-                chain.clone(),
-                key,
-            )?))),
+            Some(key) => {
+                let config = server(provider, diallers.clone(), chain.clone(), key)?;
+                Some(TlsAcceptor::from(Arc::new(config)))
+            }
             None => None,
         };
         Ok(Self {
@@ -164,6 +170,7 @@ impl Tls {
                 verify: pem.verify,
                 chain,
                 peers,
+                diallers,
             }),
         })
     }
@@ -175,10 +182,23 @@ impl Tls {
 
     /// What peers that are configured as we are would refuse of us: better heard at our start than from them.
     pub fn doubts(&self, name: &NodeName) -> Option<String> {
-        let Inner { chain, peers, .. } = &*self.inner;
+        let Inner {
+            chain,
+            peers,
+            diallers,
+            ..
+        } = &*self.inner;
         let (own, between) = chain.split_first()?;
         let host = ServerName::try_from(name.host()).ok()?;
-        match peers.check(own, between, &host, UnixTime::now()) {
+        let now = UnixTime::now();
+        let as_dialler = || match diallers {
+            Some(diallers) => diallers.verify_client_cert(own, between, now).map(drop),
+            None => Ok(()),
+        };
+        match peers
+            .check(own, between, &host, now)
+            .and_then(|()| as_dialler())
+        {
             Err(RustlsError::InvalidCertificate(why)) => Some(invalid("our own", &why)),
             Err(error) => Some(format!("our own certificate cannot be used: {error}")),
             Ok(()) => None,
@@ -270,23 +290,16 @@ fn client(
 
 fn server(
     provider: Arc<CryptoProvider>,
-    peers: &Peers,
+    diallers: Option<Arc<dyn ClientCertVerifier>>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, TlsError> {
-    let builder = ServerConfig::builder_with_provider(provider.clone())
+    let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Key(format!("cannot be used: {error}")))?;
-    let builder = match peers.verify {
-        TlsVerify::None => builder.with_no_client_auth(),
-        _ => {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(peers.roots.clone(), provider).build();
-            builder.with_client_cert_verifier(
-                verifier
-                    .map_err(|error| TlsError::Authorities(format!("cannot be used: {error}")))?,
-            )
-        }
+    let builder = match diallers {
+        Some(diallers) => builder.with_client_cert_verifier(diallers),
+        None => builder.with_no_client_auth(),
     };
     let mut config = builder
         .with_single_cert(chain, key)
@@ -294,6 +307,16 @@ fn server(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// What demands a sound certificate of whoever dials us.
+fn diallers(
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|error| TlsError::Authorities(format!("cannot be used: {error}")))
 }
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -248,8 +248,10 @@ async fn a_certificate_that_only_servers_may_use_does_not_let_one_dial() {
     let epmd = EpmdServer::start();
     let (node, _) = toy::start(authority.issue().options(&epmd, "a", TlsVerify::Full)).await;
     let half = authority.issue_with(Flaw::ServerOnly);
-    let (other, _) = toy::start(half.options(&epmd, "b", TlsVerify::Full)).await;
     let (log, _guard) = Log::collect();
+    let (other, _) = toy::start(half.options(&epmd, "b", TlsVerify::Full)).await;
+    let told = log.lines("our own certificate is not meant for this");
+    assert_eq!(told.len(), 1);
     let none = Raw::encode(&term::list([]));
     let dialled = other
         .call(node.name(), "erlang", "node", none.clone(), PATIENCE)
