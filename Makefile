@@ -61,6 +61,9 @@ test-otp: install ## the same suites on OTP 25, 27 and 29, each in a small Debia
 
 # ------------------------------------------------------------------ measure
 
-.PHONY: bench-smoke
+.PHONY: bench-smoke bench-dist
 bench-smoke: install ## start to pong, idle memory, 10,000 calls beside erl to erl
 	cargo bench --bench smoke
+
+bench-dist: install ## the distribution beside erl and the crates (ARGS="calls --rounds 1 --ms 500"; ARGS=--help)
+	cargo bench --bench dist -- $(ARGS)

@@ -9,15 +9,16 @@
 //! Never a test: a number depends on what else the machine does. Redis and epmd are the bench's own, on free ports, with
 //! their files in a temporary directory; all of it ends with the bench.
 
+mod support;
+
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
-    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use support::{COOKIE, Ended, PATIENCE, Told, heading, output, program, server};
 use tempfile::TempDir;
 
 /// How often the node is started.
@@ -31,11 +32,6 @@ const SLICE: usize = 500;
 /// How long an idle node is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// How long anything may take to come up.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-const COOKIE: &str = "only_for_this_bench";
-
 fn main() {
     // `cargo bench` hands on `--bench`; `cargo test --benches` would run this as a test, which it is not.
     if !std::env::args().any(|arg| arg == "--bench") {
@@ -46,33 +42,21 @@ fn main() {
     let mut caller = ground.erl("caller@127.0.0.1");
     let mut other = ground.erl("other@127.0.0.1");
 
-    heading(&mut caller);
+    let redis = output("redis-server", &["--version"]);
+    let redis = redis.split("v=").nth(1).unwrap_or("?");
+    let redis = redis.split_whitespace().next().unwrap_or("?");
+    println!(
+        "\n{}\n",
+        heading(&caller.ask("otp"), &format!("Redis {redis}"))
+    );
+    println!("{:44} {:>9}   {:>9} {:>9}", "", "median", "min", "max");
     starts(&ground, &mut caller);
     memory(&ground, &mut caller, &mut other);
     calls(&ground, &mut caller);
 }
 
-fn heading(caller: &mut Erl) {
-    let otp = caller.ask("otp");
-    let (otp, erts) = otp.split_once(' ').unwrap_or((&otp, "?"));
-    let redis = output("redis-server", &["--version"]);
-    let redis = redis.split("v=").nth(1).unwrap_or("?");
-    let redis = redis.split_whitespace().next().unwrap_or("?");
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split_whitespace().next().unwrap_or("?");
-    println!(
-        "\n{}: redgrid {}, OTP {otp} (erts {erts}), Redis {redis}, {} {}, {cpus} CPUs, load {load}",
-        output("date", &["+%Y-%m-%d"]),
-        env!("CARGO_PKG_VERSION"),
-        std::env::consts::OS,
-        std::env::consts::ARCH,
-    );
-    println!("\n{:44} {:>9}   {:>9} {:>9}", "", "median", "min", "max");
-}
-
 /// From the start of the program to `pong`, and to readiness.
-fn starts(ground: &Ground, caller: &mut Erl) {
+fn starts(ground: &Ground, caller: &mut Told) {
     let (mut pongs, mut readies) = (Vec::new(), Vec::new());
     for number in 0..STARTS {
         // Each has a name of its own, so that none is taken for the earlier life of another.
@@ -85,20 +69,20 @@ fn starts(ground: &Ground, caller: &mut Erl) {
 
         // Ready may have been before the pong: the datagram waits in the socket, and tells its own time only
         // when it is awaited alone.
-        node.leave();
+        leave(node);
         let name = format!("ready{number}@127.0.0.1");
         let begin = Instant::now();
         let node = ground.node(&name, &[]);
         ground.ready();
         readies.push(millis(begin.elapsed()));
-        node.leave();
+        leave(node);
     }
     row("start to pong, ms", 1, &mut pongs);
     row("start to ready (epmd and mesh), ms", 1, &mut readies);
 }
 
 /// What an idle node holds.
-fn memory(ground: &Ground, caller: &mut Erl, other: &mut Erl) {
+fn memory(ground: &Ground, caller: &mut Told, other: &mut Told) {
     let node = ground.node("idle@127.0.0.1", &[]);
     ground.ready();
     assert_eq!(caller.ask("mesh"), "up");
@@ -115,11 +99,11 @@ fn memory(ground: &Ground, caller: &mut Erl, other: &mut Erl) {
         read("smaps_rollup", "Anonymous:"),
         read("smaps_rollup", "Pss:"),
     );
-    node.leave();
+    leave(node);
 }
 
 /// Calls one after the other, of both in turn.
-fn calls(ground: &Ground, caller: &mut Erl) {
+fn calls(ground: &Ground, caller: &mut Told) {
     let node = ground.node("rust@127.0.0.1", &["--echo"]);
     ground.ready();
     // An erl that, like the Rust node's, has nothing else to do.
@@ -154,7 +138,14 @@ fn calls(ground: &Ground, caller: &mut Erl) {
     row("a call, erl to erl, us", 1, &mut beam);
     row("  the first by the second, in one round", 2, &mut ratios);
     println!("{ROUNDS} rounds of {CALLS} calls, {STARTS} starts.");
-    node.leave();
+    leave(node);
+}
+
+/// Asks a node to leave, so that no later node looks for it.
+fn leave(mut node: Ended) {
+    let pid = node.0.id().to_string();
+    let _ = Command::new("kill").args(["-TERM", &pid]).status();
+    let _ = node.0.wait();
 }
 
 fn row(what: &str, digits: usize, values: &mut [f64]) {
@@ -197,11 +188,7 @@ impl Ground {
     fn prepare() -> Self {
         let dir = TempDir::with_prefix("redgrid-bench-").expect("a temporary directory");
         compile(dir.path());
-        let (epmd, epmd_port) = server("epmd", |port| {
-            ["-port", port, "-address", "127.0.0.1"]
-                .map(Into::into)
-                .to_vec()
-        });
+        let (epmd, epmd_port) = support::epmd();
         let at = dir.path().display().to_string();
         let (redis, redis_port) = server("redis-server", |port| {
             [
@@ -232,23 +219,15 @@ impl Ground {
     }
 
     /// An `erl` that waits for commands.
-    fn erl(&self, name: &str) -> Erl {
+    fn erl(&self, name: &str) -> Told {
         let mut command = Command::new("erl");
         command
             .args(["-noshell", "-name", name, "-setcookie", COOKIE, "-pa"])
             .arg(self.dir.path())
             .args(["-run", "smoke", "main"])
-            .env("LOCAL_IP", "127.0.0.1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = Ended(self.spawn(command));
-        let input = child.0.stdin.take().expect("piped");
-        let output = BufReader::new(child.0.stdout.take().expect("piped"));
-        Erl {
-            input,
-            output,
-            _child: child,
-        }
+            .env("LOCAL_IP", "127.0.0.1");
+        self.surround(&mut command);
+        Told::start(command)
     }
 
     /// The program that is measured.
@@ -262,11 +241,18 @@ impl Ground {
             .stdin(Stdio::null());
         // Whatever an earlier node said is not about this one.
         while self.said(Duration::from_micros(1)).is_some() {}
-        Ended(self.spawn(command))
+        Ended::new(self.spawn(command))
     }
 
     fn spawn(&self, mut command: Command) -> Child {
         let program = command.get_program().display().to_string();
+        self.surround(&mut command);
+        command
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{program}` does not start: {error}"))
+    }
+
+    fn surround(&self, command: &mut Command) {
         command
             .env("ERL_EPMD_PORT", self.epmd_port.to_string())
             .env("REDIS_URL", &self.redis)
@@ -274,9 +260,7 @@ impl Ground {
             .env_remove("ERL_FLAGS")
             .env_remove("ERL_AFLAGS")
             .env_remove("ERL_ZFLAGS")
-            .current_dir(self.dir.path())
-            .spawn()
-            .unwrap_or_else(|error| panic!("`{program}` does not start: {error}"))
+            .current_dir(self.dir.path());
     }
 
     /// Waits until the node that was started last says that it is ready.
@@ -296,11 +280,6 @@ impl Ground {
         let length = self.readiness.recv(&mut buffer).ok()?;
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     }
-}
-
-/// `$REDGRID_BIN`, to measure another build, or the one that cargo made along with the bench.
-fn program() -> PathBuf {
-    std::env::var_os("REDGRID_BIN").map_or(env!("CARGO_BIN_EXE_redgrid").into(), PathBuf::from)
 }
 
 /// The Erlang side of the bench, and the Erlang library of the mesh.
@@ -323,86 +302,4 @@ fn compile(dir: &Path) {
         .status()
         .expect("`erlc` starts (make install)");
     assert!(done.success(), "the Erlang sources do not compile");
-}
-
-/// A program that ends with this value.
-struct Ended(Child);
-
-impl Ended {
-    /// Asks a node to leave, so that no later node looks for it.
-    fn leave(mut self) {
-        let pid = self.0.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &pid]).status();
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// An `erl` that does what it is told.
-struct Erl {
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    _child: Ended,
-}
-
-impl Erl {
-    fn ask(&mut self, command: &str) -> String {
-        self.tell(command);
-        self.answer()
-    }
-
-    fn tell(&mut self, command: &str) {
-        writeln!(self.input, "{command}").expect("an erl that listens");
-    }
-
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        self.output
-            .read_line(&mut line)
-            .expect("an erl that answers");
-        assert!(!line.is_empty(), "an erl ended");
-        line.trim_end().to_owned()
-    }
-}
-
-/// Starts a server on a free port and waits until it listens there.
-fn server(program: &str, arguments: impl Fn(&str) -> Vec<String>) -> (Ended, u16) {
-    // Between the look for a free port and the start somebody else may take it.
-    for _ in 0..5 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("its number").port();
-        drop(listener);
-        let child = Command::new(program)
-            .args(arguments(&port.to_string()))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("`{program}` does not start: {error} (make install installs it)")
-            });
-        let mut child = Ended(child);
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end && matches!(child.0.try_wait(), Ok(None)) {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {
-                return (child, port);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-    panic!("`{program}` was started five times and never listened on its port")
-}
-
-/// What a program prints, in one line.
-fn output(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    output.map_or("?".into(), |output| {
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    })
 }
