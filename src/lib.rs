@@ -46,6 +46,9 @@
 pub mod cli;
 pub mod config;
 pub mod dist;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod grid;
 pub mod node;
 pub mod term;
