@@ -719,6 +719,19 @@ fn iodata_is_flattened_up_to_its_limit() {
     for no_iodata in [int(1), atom("a"), list([int(256)]), list([atom("a")])] {
         assert_eq!(Raw::encode(&no_iodata).view().iodata(9), None);
     }
+    // Found by the fuzzer: the same values in other forms.
+    for (bytes, data) in [
+        (&[77, 0, 0, 0, 0, 0][..], &[][..]),
+        (&[77, 0, 0, 0, 2, 8, 5, 6], &[5, 6]),
+        (
+            &[108, 0, 0, 0, 2, 98, 0, 0, 0, 7, 110, 1, 0, 9, 106],
+            &[7, 9],
+        ),
+    ] {
+        assert_eq!(good(bytes).view().iodata(9).as_deref(), Some(data));
+        assert_eq!(good(bytes).view().bytes().as_deref(), Some(data));
+    }
+    assert_eq!(good(&[77, 0, 0, 0, 1, 3, 160]).view().iodata(9), None);
     let improper_byte = Raw::encode(&improper([int(1)], int(2)));
     assert_eq!(improper_byte.view().iodata(9), None);
 }

@@ -10,6 +10,7 @@
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
 //! - `peers`: a Rust node and a real `erl`, in both directions.
+//! - `terms`: terms and a real `erl`, without a connection between.
 //!
 //! A server that is not installed is a failure, never a skip.
 
@@ -24,3 +25,4 @@ mod mesh;
 mod nodes;
 mod peers;
 mod support;
+mod terms;
