@@ -62,3 +62,8 @@ pub use term::Term;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so are the reproductions of what is wrong upstream.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/upstream.md")]
+struct Upstream;

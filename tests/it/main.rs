@@ -11,6 +11,7 @@
 //! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
 //! - `peers`: a Rust node and a real `erl`, in both directions.
 //! - `terms`: terms and a real `erl`, without a connection between.
+//! - `upstream`: the defects of the crates `eetf` and `erl_dist` that `docs/upstream.md` tells of are still there.
 //!
 //! A server that is not installed is a failure, never a skip.
 
@@ -26,3 +27,4 @@ mod nodes;
 mod peers;
 mod support;
 mod terms;
+mod upstream;

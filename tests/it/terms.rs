@@ -273,7 +273,7 @@ fn any_term() -> impl Strategy<Value = Term> {
                             module: Atom::from(module),
                             arity,
                             // From OTP 27 on funs forget who made them, and this is what is written in its place.
-                        pid: Pid::new("nonode@nohost", 0, 0, 0),
+                            pid: Pid::new("nonode@nohost", 0, 0, 0),
                             free_vars,
                             index,
                             uniq,
@@ -367,14 +367,14 @@ fn leaf() -> impl Strategy<Value = Term> + Clone {
 // ---------------------------------------------------------------- erl
 
 /// A real `erl` that runs `terms.erl`, killed when dropped.
-struct Erl {
+pub(crate) struct Erl {
     socket: TcpStream,
     _program: Program,
     _folder: TempDir,
 }
 
 impl Erl {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let source = folder.path().join("terms.erl");
         std::fs::write(&source, include_str!("terms/terms.erl")).expect("a file");
@@ -437,7 +437,7 @@ impl Erl {
     }
 
     /// Each term in every form that erl writes it; none when erl does not read it.
-    fn read(&mut self, terms: &[impl AsRef<[u8]>]) -> Vec<Vec<Vec<u8>>> {
+    pub(crate) fn read(&mut self, terms: &[impl AsRef<[u8]>]) -> Vec<Vec<Vec<u8>>> {
         let answers = self.ask(&[&b"read"[..], &joined(terms)].concat());
         assert_eq!(answers.len(), terms.len());
         answers.iter().map(|forms| items(forms)).collect()
