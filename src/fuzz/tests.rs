@@ -106,10 +106,15 @@ fn frames() -> Vec<Vec<u8>> {
         let control = control(op, arity);
         [
             framed(0, &[&[&[112, 131], &control, &[131], &payload]]),
-            framed(4, &[&[&[131, 68, 0], &control, &payload]]),
-            framed(7, &[&[&[131, 68, 0], &control, &payload]]),
+            framed(6, &[&[&[131, 68, 0], &control, &payload]]),
+            framed(15, &[&[&[131, 68, 0], &control, &payload]]),
         ]
     };
+    let record = OLD_TAGS.iter().filter(|bytes| bytes[0] == 67);
+    let records = record.flat_map(|record| {
+        let send = control(2, 2);
+        [7, 15].map(|agreed| framed(agreed, &[&[&[131, 68, 0], &send, record]]))
+    });
     let numbered =
         |kind: u8, left: u8| [131, kind, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, left];
     let send = control(2, 2);
@@ -132,13 +137,14 @@ fn frames() -> Vec<Vec<u8>> {
         &[&[131, 68, 2, 0x90, 0, 5, 6, 1, b'b'], &by_entry],
     ];
     let ops = (1..=37).flat_map(|op| (2..=5).flat_map(move |arity| of_one(op, arity)));
-    ops.chain([
-        framed(3, &cut),
-        framed(1, &cached),
-        framed(3, &cached),
-        framed(2, &cut),
-    ])
-    .collect()
+    ops.chain(records)
+        .chain([
+            framed(3, &cut),
+            framed(1, &cached),
+            framed(3, &cached),
+            framed(2, &cut),
+        ])
+        .collect()
 }
 
 /// Forms that we read and never write.
