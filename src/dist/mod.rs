@@ -15,7 +15,7 @@
 mod atoms;
 mod call;
 mod cookie;
-mod epmd;
+pub(crate) mod epmd;
 mod error;
 pub(crate) mod frame;
 pub(crate) mod handshake;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 5] = [
+    ("epmd", epmd),
     ("term", term),
     ("text", text),
     ("handshake", handshake),
@@ -45,6 +46,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             by_hand.chain(printed).collect()
         }
         "frame" => frames(),
+        "epmd" => requests(),
         _ => {
             let name = [
                 0, 18, b'N', 0, 0, 0, 0xd, 0x07, 0x5f, 0x5f, 0xbd, 0, 0, 0, 7, 0, 3,
@@ -145,6 +147,42 @@ fn frames() -> Vec<Vec<u8>> {
             framed(2, &cut),
         ])
         .collect()
+}
+
+/// Nodes that register, are looked for, and end.
+fn requests() -> Vec<Vec<u8>> {
+    let step = |what: u8, request: &[u8]| [&[what, request.len() as u8], request].concat();
+    let register = |name: &str, version: u8| {
+        let numbers = [120, 0, 99, 77, 0, 0, version, 0, 5, 0, name.len() as u8];
+        [&numbers, name.as_bytes(), &[0, 1, 7]].concat()
+    };
+    let plain: [&[u8]; 8] = [b"zown", b"za", b"zbc\0", b"n", b"d", b"k", b"sa", b"x"];
+    let one = plain
+        .iter()
+        .flat_map(|request| [step(3, request), step(2, request), step(1, request)]);
+    let several = ["", "a", "own", "é", "a name", "x@h"]
+        .into_iter()
+        .flat_map(|name| {
+            [5, 6].map(|version| {
+                let again = [
+                    step(3, &register(name, version)),
+                    step(3, &register("a", 6)),
+                ];
+                let seen = [
+                    step(3, b"n"),
+                    step(3, b"d"),
+                    step(3, &[&b"z"[..], name.as_bytes()].concat()),
+                ];
+                // The first two connections end.
+                let ends = [
+                    vec![0, 1, 9],
+                    vec![0, 2, 9, 9],
+                    step(3, &register(name, version)),
+                ];
+                [again.concat(), seen.concat(), ends.concat()].concat()
+            })
+        });
+    one.chain(several).collect()
 }
 
 /// Forms that we read and never write.
@@ -285,6 +323,16 @@ proptest! {
     #[test]
     fn a_damaged_handshake_connects_nobody_without_the_cookie(bytes in nearly_good("handshake")) {
         handshake(&bytes);
+    }
+
+    #[test]
+    fn whatever_an_epmd_is_asked_its_table_is_sound(bytes in vec(any::<u8>(), 0..200)) {
+        epmd(&bytes);
+    }
+
+    #[test]
+    fn damaged_requests_leave_an_epmd_sound(bytes in nearly_good("epmd")) {
+        epmd(&bytes);
     }
 
     #[test]
