@@ -59,6 +59,11 @@ test-otp: install ## the same suites on OTP 25, 27 and 29, each in a small Debia
 	cargo build
 	REDGRID_BIN="$(TARGET)/debug/redgrid" tests/tools/test-otp $(if $(filter ok,$(NOT_RUN)),--forgive-not-run) $(ARGS)
 
+# It says what it lacks: a nightly toolchain, which nothing else here needs and it does not install.
+.PHONY: fuzz
+fuzz: ## look for bytes that break something, a minute a target (ARGS="term -- -max_total_time=600")
+	tests/tools/fuzz $(ARGS)
+
 # ------------------------------------------------------------------ measure
 
 .PHONY: bench-smoke bench-dist

@@ -20,6 +20,10 @@
          external_and_local_funs/1,
          native_records/1,
          terms_of_another_node/1,
+         pids_ports_and_references_of_every_width/1,
+         both_atom_encodings/1,
+         compressed_terms_inside_of_binaries/1,
+         exit_reasons_of_two_mebibytes/1,
          terms_nested_five_thousand_deep/1,
          a_term_that_is_nested_too_deep_costs_only_itself/1,
          a_binary_of_a_mebibyte/1,
@@ -32,7 +36,8 @@ suite() -> [{timetrap, {minutes, 1}}].
 all() -> grid:cases(?MODULE).
 
 init_per_suite(Config) ->
-    [{rust, maps:get(node, rust:start(rust, #{args => ["--echo"]}))}, {beam, grid:peer(beam)} | Config].
+    #{node := Rust, port := Port} = rust:start(rust, #{args => ["--echo"]}),
+    [{rust, Rust}, {port, Port}, {beam, grid:peer(beam)} | Config].
 
 end_per_suite(_) -> grid:stop_since([]).
 
@@ -121,6 +126,70 @@ terms_of_another_node(Config) ->
     Terms = grid:on(Other, fun() -> [self(), make_ref(), hd(erlang:ports()), alias(), fun() -> ok end] end),
     grid:stop(Other),
     same(Config, Terms).
+
+%% What this node itself would have to live long for: identifiers of 32 and 64 bits, the widest creation, references of one
+%% word to five.
+pids_ports_and_references_of_every_width(Config) ->
+    Node = <<119, 10, "other@host">>,
+    Wide = 16#FFFFFFFF,
+    Pids = [<<88, Node/binary, Id:32, Serial:32, Creation:32>>
+            || Id <- [0, 1 bsl 15, 1 bsl 28, Wide], Serial <- [0, 1 bsl 13, Wide], Creation <- [1, 4, 1 bsl 31, Wide]],
+    Ports = [<<120, Node/binary, Id:64, Wide:32>> || Id <- [0, 1 bsl 28 - 1, 1 bsl 28, 1 bsl 32, (1 bsl 64) - 1]],
+    References = [<<90, Words:16, Node/binary, Creation:32, (binary:copy(<<Wide:32>>, Words))/binary>>
+                  || Words <- lists:seq(1, 5), Creation <- [1, Wide]],
+    same(Config, [binary_to_term(<<131, Bytes/binary>>) || Bytes <- Pids ++ Ports ++ References]).
+
+%% OTP sends atoms as UTF-8; an old library may send them as latin1.
+both_atom_encodings(Config) ->
+    {ok, Wire} = wire:connect(?config(port, Config), 'raw@127.0.0.1', erlang:get_cookie()),
+    <<131, Pid/binary>> = term_to_binary(wire:pid(Wire)),
+    Echoed = fun(Ref, Bytes) ->
+        ok = wire:raw_frame(Wire, {6, wire:pid(Wire), '', echo}, [<<131, 104, 3>>, Pid, <<97, Ref>>, Bytes]),
+        Answer = fun Answer() ->
+            case wire:receive_frame(Wire, 5000) of
+                {_, {Ref, Back}} -> Back;
+                {error, Why} -> error(Why);
+                _ -> Answer()
+            end
+        end,
+        Answer()
+    end,
+    Sent = [{<<100, 2:16, "ok">>, ok}, {<<115, 2, "ok">>, ok}, {<<100, 3:16, "a", 228, 255>>, 'aäÿ'},
+            {<<115, 3, "a", 228, 255>>, 'aäÿ'}, {<<119, 5, "aäÿ"/utf8>>, 'aäÿ'}, {<<118, 5:16, "aäÿ"/utf8>>, 'aäÿ'},
+            {<<100, 255:16, (binary:copy(<<252>>, 255))/binary>>, list_to_atom(lists:duplicate(255, $ü))},
+            {<<104, 2, 115, 1, 252, 100, 0:16>>, {'ü', ''}}],
+    [?assertEqual(Atom, Echoed(Ref, Bytes)) || {Ref, {Bytes, Atom}} <- lists:enumerate(Sent)],
+    wire:close(Wire).
+
+compressed_terms_inside_of_binaries(Config) ->
+    Terms = [lists:duplicate(10000, a), {some, binary:copy(<<"text">>, 5000)}, #{key => lists:seq(1, 1000)}],
+    Packed = [term_to_binary(Term, [{compressed, 9}]) || Term <- Terms],
+    [?assertMatch(<<131, 80, _/binary>>, Bytes) || Bytes <- Packed],
+    same(Config, Packed ++ [{Packed, [term_to_binary(Packed, [compressed])]}]),
+    ?assertEqual(Terms, [binary_to_term(Bytes) || Bytes <- echo(Config, rpc, Packed)]).
+
+%% A reason is a payload of its own, as large as any message, in both directions.
+exit_reasons_of_two_mebibytes(Config) ->
+    Rust = ?config(rust, Config),
+    grid:on(?config(beam, Config), fun() ->
+        Large = [binary:copy(<<"0123456789abcdef">>, 65536), lists:seq(-50000, 50000)],
+        %% The result of erpc is the reason of the process that a monitor there tells of.
+        ?assertEqual(Large, erpc:call(Rust, echo, echo, [Large], 20000)),
+        %% A process there that fails, with its arguments in the reason.
+        process_flag(trap_exit, true),
+        {Linked, Ref} = spawn_opt(Rust, no_module, no_function, Large, [link, monitor]),
+        Reason = receive {'EXIT', Linked, Exited} -> Exited after 20000 -> error(no_exit) end,
+        ?assertMatch({undef, [{no_module, no_function, Large, []} | _]}, Reason),
+        receive {'DOWN', Ref, process, Linked, Down} -> ?assertEqual(Reason, Down) after 20000 -> error(no_down) end,
+        %% Processes here that end, linked to one there; and exit/2.
+        Echo = rpc:call(Rust, erlang, whereis, [echo]),
+        ?assertEqual(Rust, node(Echo)),
+        [spawn_monitor(fun() -> link(Echo), exit({failed, Large}) end) || _ <- [1, 2]],
+        [receive {'DOWN', _, process, _, {failed, Large}} -> ok after 20000 -> error(still_here) end || _ <- [1, 2]],
+        exit(Echo, {failed, Large}),
+        ?assertEqual(there, gen_server:call({echo, Rust}, there)),
+        ?assertEqual(Echo, rpc:call(Rust, erlang, whereis, [echo]))
+    end).
 
 terms_nested_five_thousand_deep(Config) ->
     same(Config, [nested(fun(T) -> [T] end, 5000), nested(fun(T) -> {T} end, 5000), nested(fun(T) -> #{k => T} end, 5000),

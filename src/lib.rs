@@ -46,6 +46,9 @@
 pub mod cli;
 pub mod config;
 pub mod dist;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod grid;
 pub mod node;
 pub mod term;
@@ -59,3 +62,8 @@ pub use term::Term;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so are the reproductions of what is wrong upstream.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/upstream.md")]
+struct Upstream;

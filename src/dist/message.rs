@@ -403,7 +403,7 @@ impl Message<Body> {
 impl<P> Message<P> {
     /// Whom it is for: a pid or a name, and the id of the request where a process is still to be made. Two messages to
     /// different receivers may overtake each other, two to one may not.
-    pub(super) fn receiver(&self) -> &Raw {
+    pub(crate) fn receiver(&self) -> &Raw {
         match self {
             Self::Send { to, .. }
             | Self::RegSend { to, .. }

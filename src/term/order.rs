@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use eetf::{FixInteger, List, Map, Term};
+use eetf::{FixInteger, InternalFun, List, Map, Term};
 use num_bigint::BigInt;
 
 /// Compares two terms the way the keys of a map are ordered.
@@ -36,14 +36,15 @@ pub fn compare_keys(a: &Term, b: &Term) -> Ordering {
         (Term::Tuple(a), Term::Tuple(b)) => (a.elements.len().cmp(&b.elements.len()))
             .then_with(|| compare_all(a.elements.iter(), b.elements.iter())),
         (Term::Map(a), Term::Map(b)) => compare_maps(a, b),
+        (Term::ExternalFun(a), Term::ExternalFun(b)) => (&a.module.name, &a.function.name, a.arity)
+            .cmp(&(&b.module.name, &b.function.name, b.arity)),
         _ => match (integer(a), integer(b)) {
             (Some(a), Some(b)) => a.cmp(&b),
             _ => match (bits(a), bits(b)) {
                 (Some(a), Some(b)) => a.cmp(&b),
                 _ if is_nil(a) || is_nil(b) => is_nil(b).cmp(&is_nil(a)),
                 _ if rank(a) == LIST => compare_lists(a, b),
-                // Funs have no order that anybody relies on; their text gives them one.
-                _ => format!("{a:?}").cmp(&format!("{b:?}")),
+                _ => compare_funs(a, b),
             },
         },
     }
@@ -105,6 +106,50 @@ fn compare_maps(a: &Map, b: &Map) -> Ordering {
         compare_all(a.iter().map(|p| p.0), b.iter().map(|p| p.0))
             .then_with(|| compare_all(a.iter().map(|p| p.1), b.iter().map(|p| p.1)))
     })
+}
+
+/// Local funs come before those that name a function.
+fn compare_funs(a: &Term, b: &Term) -> Ordering {
+    match (a, b) {
+        (Term::InternalFun(a), Term::InternalFun(b)) => {
+            let ((a, a_free), (b, b_free)) = (fun(a), fun(b));
+            a.cmp(&b)
+                .then_with(|| a_free.len().cmp(&b_free.len()))
+                .then_with(|| compare_all(a_free.iter(), b_free.iter()))
+        }
+        _ => matches!(a, Term::ExternalFun(_)).cmp(&matches!(b, Term::ExternalFun(_))),
+    }
+}
+
+/// What tells two local funs apart: first what Erlang compares, then the rest; and their free variables.
+fn fun(fun: &InternalFun) -> (impl Ord, &[Term]) {
+    match fun {
+        InternalFun::New {
+            module,
+            arity,
+            pid,
+            free_vars,
+            index,
+            uniq,
+            old_index,
+            old_uniq,
+        } => {
+            let pid = (&pid.node.name, pid.id, pid.serial, pid.creation);
+            let numbers = (*old_index, *old_uniq, *index, uniq.as_slice(), *arity);
+            ((&module.name, numbers, pid), free_vars)
+        }
+        InternalFun::Old {
+            module,
+            pid,
+            free_vars,
+            index,
+            uniq,
+        } => {
+            let pid = (&pid.node.name, pid.id, pid.serial, pid.creation);
+            let numbers = (*index, *uniq, 0, &[][..], 0);
+            ((&module.name, numbers, pid), free_vars)
+        }
+    }
 }
 
 fn compare_lists(a: &Term, b: &Term) -> Ordering {

@@ -636,6 +636,32 @@ fn maps_are_written_in_erlangs_order() {
     assert!(raw.view().lookup("c").is_none());
 }
 
+/// Found by the fuzzer: the text of a map, by which funs were ordered once, is another at each look.
+#[test]
+fn funs_that_hold_equal_maps_are_equal_in_order() {
+    let fun = |uniq: u8| {
+        let pairs = (0..20).map(|n| (int(n), nil()));
+        Term::from(InternalFun::New {
+            module: Atom::from("m"),
+            arity: 1,
+            pid: Pid::new("a@b", 1, 2, 3),
+            free_vars: vec![map(pairs)],
+            index: 1,
+            uniq: [uniq; 16],
+            old_index: 1,
+            old_uniq: 5,
+        })
+    };
+    assert_eq!(compare_keys(&fun(1), &fun(1)), std::cmp::Ordering::Equal);
+    assert_eq!(compare_keys(&fun(1), &fun(2)), std::cmp::Ordering::Less);
+    let named = export("a", "b", 1);
+    assert_eq!(compare_keys(&fun(1), &named), std::cmp::Ordering::Less);
+    assert_eq!(
+        compare_keys(&named, &export("a", "b", 2)),
+        std::cmp::Ordering::Less
+    );
+}
+
 #[test]
 fn a_value_erlang_does_not_have_is_refused_or_written_as_badarg() {
     for bad in [
@@ -693,6 +719,19 @@ fn iodata_is_flattened_up_to_its_limit() {
     for no_iodata in [int(1), atom("a"), list([int(256)]), list([atom("a")])] {
         assert_eq!(Raw::encode(&no_iodata).view().iodata(9), None);
     }
+    // Found by the fuzzer: the same values in other forms.
+    for (bytes, data) in [
+        (&[77, 0, 0, 0, 0, 0][..], &[][..]),
+        (&[77, 0, 0, 0, 2, 8, 5, 6], &[5, 6]),
+        (
+            &[108, 0, 0, 0, 2, 98, 0, 0, 0, 7, 110, 1, 0, 9, 106],
+            &[7, 9],
+        ),
+    ] {
+        assert_eq!(good(bytes).view().iodata(9).as_deref(), Some(data));
+        assert_eq!(good(bytes).view().bytes().as_deref(), Some(data));
+    }
+    assert_eq!(good(&[77, 0, 0, 0, 1, 3, 160]).view().iodata(9), None);
     let improper_byte = Raw::encode(&improper([int(1)], int(2)));
     assert_eq!(improper_byte.view().iodata(9), None);
 }

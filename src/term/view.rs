@@ -528,6 +528,20 @@ impl<'a> View<'a> {
                 check::NIL => (1, 0),
                 check::STRING => (3, u16_at(b, at + 1)? as usize),
                 check::BINARY => (5, u32_at(b, at + 1)? as usize),
+                // Whole bytes and small integers in forms that nobody has to write, but may.
+                check::BIT_BINARY if matches!(b.get(at + 5), Some(0 | 8)) => {
+                    (6, u32_at(b, at + 1)? as usize)
+                }
+                check::INTEGER | check::SMALL_BIG | check::LARGE_BIG if element => {
+                    let integer = b.get(at..)?;
+                    let integer = integer.get(..skip(integer))?;
+                    let byte = u8::try_from(View::over(integer, None).as_i64()?).ok()?;
+                    if out.len() == limit {
+                        return None;
+                    }
+                    out.push(byte);
+                    (integer.len(), 0)
+                }
                 check::LIST => {
                     open.push(u32_at(b, at + 1)? as usize);
                     (5, 0)

@@ -10,7 +10,9 @@
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
 //! - `peers`: a Rust node and a real `erl`, in both directions.
+//! - `terms`: terms and a real `erl`, without a connection between.
 //! - `tls`: the distribution inside TLS, with a real `erl` and among ourselves.
+//! - `upstream`: the defects of the crates `eetf` and `erl_dist` that `docs/upstream.md` tells of are still there.
 //!
 //! A server that is not installed is a failure, never a skip.
 
@@ -25,4 +27,6 @@ mod mesh;
 mod nodes;
 mod peers;
 mod support;
+mod terms;
 mod tls;
+mod upstream;
