@@ -153,7 +153,7 @@ impl<'b> Made<'b> {
         let (count, used) = (self.byte(), 1 + self.byte() % 7);
         let mut bytes = self.bytes(count).to_vec();
         match bytes.last_mut() {
-            Some(last) => *last &= 0xff << (8 - used),
+            Some(last) => *last >>= 8 - used,
             None => return binary([]),
         }
         Term::from(BitBinary::from((bytes, used)))

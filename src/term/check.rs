@@ -532,6 +532,11 @@ pub(super) fn skip(b: &[u8]) -> usize {
             Some(&LIST) => (5, long(1) + 1),
             Some(&MAP) => (5, 2 * long(1)),
             Some(&FUN) => (1 + long(1), 0),
+            Some(&PID | &PORT_64) => (13 + atom_skip(b, at + 1), 0),
+            Some(&REFERENCE) => {
+                let words = usize::from(u16_at(b, at + 1).unwrap_or(0));
+                (7 + 4 * words + atom_skip(b, at + 3), 0)
+            }
             Some(_) => match checked(b).one(at) {
                 Ok((len, children, _)) => (len, children),
                 // Cannot be: the bytes were checked. The end of them is a safe answer.
@@ -543,6 +548,17 @@ pub(super) fn skip(b: &[u8]) -> usize {
         owed = owed - 1 + children;
     }
     at.min(b.len())
+}
+
+/// How long the atom at an offset of checked bytes is.
+fn atom_skip(b: &[u8], at: usize) -> usize {
+    match b.get(at) {
+        Some(&CACHED_ATOM) => 2,
+        Some(&SMALL_ATOM | &SMALL_ATOM_LATIN1) => {
+            2 + usize::from(b.get(at + 1).copied().unwrap_or(0))
+        }
+        _ => 3 + usize::from(u16_at(b, at + 1).unwrap_or(0)),
+    }
 }
 
 /// Where the parts of the local fun at `at` in checked bytes are.

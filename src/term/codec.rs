@@ -23,6 +23,9 @@ pub const VERSION: u8 = 131;
 /// Second byte of a compressed term, after [`VERSION`].
 const COMPRESSED: u8 = 80;
 
+/// What a term that is written has room for at first: most need no more.
+const ROOM: usize = 128;
+
 /// How much a term from a wire may ask of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -147,9 +150,9 @@ impl Raw {
     /// have an encoding. A part that Erlang has no value for (a name over 255 characters as an atom, NaN, a
     /// reference of six words) is written as the atom `badarg`; [`Raw::try_encode`] refuses it instead.
     pub fn encode(term: &Term) -> Raw {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::with_capacity(ROOM);
         write::put_term(&mut buf, term);
-        Raw::plain(buf.freeze(), false)
+        Raw::plain(buf.into(), false)
     }
 
     /// Writes a term that somebody else made.
@@ -157,10 +160,10 @@ impl Raw {
     /// # Errors
     /// [`TermError::NotErlang`] when a part of it is no Erlang value.
     pub fn try_encode(term: &Term) -> Result<Raw, TermError> {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::with_capacity(ROOM);
         match write::put_term_noting(&mut buf, term) {
             Some(what) => Err(TermError::NotErlang { what }),
-            None => Ok(Raw::plain(buf.freeze(), false)),
+            None => Ok(Raw::plain(buf.into(), false)),
         }
     }
 

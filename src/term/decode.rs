@@ -11,8 +11,8 @@ use super::atoms::AtomTable;
 use super::check::{self, FunHead, skip, u16_at, u32_at};
 use super::view::View;
 use super::{
-    Atom, BitBinary, ByteList, ExternalFun, Float, ImproperList, InternalFun, List, Map, Term,
-    TermError, Tuple,
+    Atom, BitBinary, ByteList, ExternalFun, FixInteger, Float, ImproperList, InternalFun, List,
+    Map, Term, TermError, Tuple,
 };
 
 /// A container whose inside is being read.
@@ -23,9 +23,13 @@ struct Open {
 }
 
 enum Kind {
+    /// Around the whole term.
+    Outermost,
     Tuple,
-    /// Its last item is the tail.
+    /// Its tail follows its last item.
     List,
+    /// A list whose tail is a term of its own: the last item.
+    Improper,
     /// Key, value, key, value.
     Map,
     /// A local fun; its head stands at this offset.
@@ -34,66 +38,11 @@ enum Kind {
     },
 }
 
-/// What stands at an offset.
-enum Found {
-    Leaf(Term),
-    Open(Kind, usize),
-    /// More elements of the list that is being read.
-    More,
-}
-
-/// Decodes a checked term.
-pub(super) fn decode(term: View<'_>, max_depth: usize) -> Result<Term, TermError> {
-    let input = Input {
-        b: term.framed(),
-        atoms: term.atoms(),
-    };
-    let mut at = 0;
-    let mut stack: Vec<Open> = Vec::new();
-    loop {
-        let found = match stack.last_mut() {
-            Some(top) if matches!(top.kind, Kind::List) && top.left == 1 => {
-                input.tail(top, &mut at)?
-            }
-            _ => input.one(&mut at)?,
-        };
-        let mut value = match found {
-            Found::Leaf(term) => term,
-            Found::More => continue,
-            Found::Open(..) if stack.len() >= max_depth => {
-                return Err(TermError::TooDeep { limit: max_depth });
-            }
-            Found::Open(kind, left) => {
-                let items = Vec::with_capacity(left.min(input.b.len()));
-                let open = Open { kind, items, left };
-                if left > 0 {
-                    stack.push(open);
-                    continue;
-                }
-                close(open, input)?
-            }
-        };
-        loop {
-            let Some(top) = stack.last_mut() else {
-                return Ok(value);
-            };
-            top.items.push(value);
-            top.left -= 1;
-            if top.left > 0 {
-                break;
-            }
-            value = match stack.pop() {
-                Some(full) => close(full, input)?,
-                None => return Err(unchecked(at)),
-            };
-        }
+impl Open {
+    fn new(kind: Kind, left: usize, most: usize) -> Open {
+        let items = Vec::with_capacity(left.min(most));
+        Open { kind, items, left }
     }
-}
-
-/// Bytes that the check let through never lead here; if they do, it is an error and not a panic.
-fn unchecked(at: usize) -> TermError {
-    let what = "bytes that were not checked";
-    TermError::Malformed { what, at }
 }
 
 /// What is decoded, and the atoms of the frame that brought it.
@@ -103,66 +52,151 @@ struct Input<'a> {
     atoms: Option<&'a AtomTable>,
 }
 
-impl Input<'_> {
-    /// Reads the tail of a list. It may be the next list on the wire: its elements belong to the same list.
-    fn tail(self, top: &mut Open, at: &mut usize) -> Result<Found, TermError> {
-        let b = self.b;
-        match b.get(*at) {
-            Some(&check::LIST) => {
-                top.left = 1 + u32_at(b, *at + 1).ok_or(unchecked(*at))? as usize;
-                *at += 5;
-                Ok(Found::More)
+/// Decodes a checked term.
+pub(super) fn decode(term: View<'_>, max_depth: usize) -> Result<Term, TermError> {
+    let input = Input {
+        b: term.framed(),
+        atoms: term.atoms(),
+    };
+    let most = input.b.len();
+    let mut at = 0;
+    let mut stack: Vec<Open> = Vec::new();
+    let mut top = Open::new(Kind::Outermost, 1, 1);
+    loop {
+        let opened = input.leaves(&mut top, &mut at)?;
+        if let Some(inner) = opened {
+            if stack.len() >= max_depth {
+                return Err(TermError::TooDeep { limit: max_depth });
             }
-            Some(&check::STRING) => {
-                let string = string_at(b, at)?;
-                top.items
-                    .extend(string.iter().map(|n| super::int(i64::from(*n))));
-                Ok(Found::Leaf(Term::List(List::nil())))
-            }
-            _ => self.one(at),
+            stack.push(std::mem::replace(&mut top, inner));
+            continue;
         }
+        if matches!(top.kind, Kind::List) && !input.tail(&mut top, &mut at)? {
+            top.items.reserve(top.left.min(most));
+            continue;
+        }
+        let Some(outer) = stack.pop() else {
+            return top.items.pop().ok_or(unchecked(at));
+        };
+        let full = std::mem::replace(&mut top, outer);
+        top.items.push(close(full, input)?);
+        top.left -= 1;
+    }
+}
+
+/// Bytes that the check let through never lead here; if they do, it is an error and not a panic.
+fn unchecked(at: usize) -> TermError {
+    let what = "bytes that were not checked";
+    TermError::Malformed { what, at }
+}
+
+impl Input<'_> {
+    /// Reads what is in a container until that is complete, or another one opens inside.
+    fn leaves(self, top: &mut Open, at: &mut usize) -> Result<Option<Open>, TermError> {
+        let b = self.b;
+        let count = |at: usize| u32_at(b, at + 1).map(|n| n as usize).ok_or(unchecked(at));
+        while top.left > 0 {
+            let rest = b.get(*at..).unwrap_or_default();
+            let (leaf, len) = match *rest {
+                [check::SMALL_INTEGER, n, ..] => {
+                    let value = i32::from(n);
+                    (Term::FixInteger(FixInteger { value }), 2)
+                }
+                [check::INTEGER, a, b, c, d, ..] => {
+                    let value = i32::from_be_bytes([a, b, c, d]);
+                    (Term::FixInteger(FixInteger { value }), 5)
+                }
+                [check::SMALL_ATOM, len, ..] => {
+                    let len = 2 + usize::from(len);
+                    let name = rest.get(2..len).and_then(|name| str::from_utf8(name).ok());
+                    let name = name.ok_or(unchecked(*at))?.to_owned();
+                    (Term::Atom(Atom { name }), len)
+                }
+                [check::SMALL_BIG, len @ 0..=8, sign, ..] => {
+                    let magnitude = rest.get(3..3 + usize::from(len)).ok_or(unchecked(*at))?;
+                    (small_big(sign, magnitude), 3 + usize::from(len))
+                }
+                [check::NIL, ..] => (
+                    Term::List(List {
+                        elements: Vec::new(),
+                    }),
+                    1,
+                ),
+                [check::SMALL_TUPLE, arity, ..] => {
+                    *at += 2;
+                    return Ok(Some(Open::new(Kind::Tuple, arity.into(), b.len())));
+                }
+                [check::LIST, ..] => {
+                    let inner = Open::new(Kind::List, count(*at)?, b.len());
+                    *at += 5;
+                    return Ok(Some(inner));
+                }
+                [check::MAP, ..] => {
+                    let inner = Open::new(Kind::Map, 2 * count(*at)?, b.len());
+                    *at += 5;
+                    return Ok(Some(inner));
+                }
+                [check::LARGE_TUPLE, ..] => {
+                    let inner = Open::new(Kind::Tuple, count(*at)?, b.len());
+                    *at += 5;
+                    return Ok(Some(inner));
+                }
+                [check::FUN, ..] => {
+                    let head = check::fun_head(b, *at)?;
+                    let inner = Open::new(Kind::Fun { at: *at }, head.free, b.len());
+                    *at += head.len;
+                    return Ok(Some(inner));
+                }
+                [check::RECORD, ..] => {
+                    return Err(TermError::NotRepresentable { what: "record" });
+                }
+                [check::STRING, ..] => {
+                    let bytes = string_at(b, at)?.to_vec();
+                    let leaf = match bytes.is_empty() {
+                        true => Term::List(List::nil()),
+                        false => Term::ByteList(ByteList { bytes }),
+                    };
+                    (leaf, 0)
+                }
+                [tag, ..] => {
+                    let len = skip(rest);
+                    let leaf = rest.get(..len).and_then(|leaf| self.leaf(tag, leaf));
+                    (leaf.ok_or(unchecked(*at))?, len)
+                }
+                [] => return Err(unchecked(*at)),
+            };
+            *at += len;
+            top.items.push(leaf);
+            top.left -= 1;
+        }
+        Ok(None)
     }
 
-    /// Reads a leaf or the head of a container, and moves `at` behind it.
-    fn one(self, at: &mut usize) -> Result<Found, TermError> {
-        let b = self.b;
-        let start = *at;
-        let bad = unchecked(start);
-        let rest = b.get(start..).unwrap_or_default();
-        let Some(&tag) = rest.first() else {
-            return Err(bad);
-        };
-        let open = |kind, count: Option<usize>, head| match count {
-            Some(count) => Ok((Found::Open(kind, count), head)),
-            None => Err(unchecked(start)),
-        };
-        let long = || u32_at(rest, 1).map(|n| n as usize);
-        let (found, len) = match tag {
-            check::SMALL_TUPLE => open(Kind::Tuple, rest.get(1).map(|n| *n as usize), 2)?,
-            check::LARGE_TUPLE => open(Kind::Tuple, long(), 5)?,
-            check::LIST => open(Kind::List, long().map(|n| n + 1), 5)?,
-            check::MAP => open(Kind::Map, long().map(|n| 2 * n), 5)?,
-            check::FUN => {
-                let head = check::fun_head(b, start)?;
-                open(Kind::Fun { at: start }, Some(head.free), head.len)?
+    /// Reads the tail of a list; `false`: there is more of it. The tail may be the next list on the wire, whose elements
+    /// belong to the same list.
+    fn tail(self, top: &mut Open, at: &mut usize) -> Result<bool, TermError> {
+        match self.b.get(*at) {
+            Some(&check::NIL) => {
+                *at += 1;
+                Ok(true)
             }
-            check::RECORD => return Err(TermError::NotRepresentable { what: "record" }),
-            check::STRING => {
-                let bytes = string_at(b, at)?.to_vec();
-                return Ok(Found::Leaf(if bytes.is_empty() {
-                    Term::List(List::nil())
-                } else {
-                    Term::ByteList(ByteList { bytes })
-                }));
+            Some(&check::LIST) => {
+                top.left = u32_at(self.b, *at + 1).ok_or(unchecked(*at))? as usize;
+                *at += 5;
+                Ok(false)
+            }
+            Some(&check::STRING) => {
+                let string = string_at(self.b, at)?;
+                top.items
+                    .extend(string.iter().map(|n| super::int(i64::from(*n))));
+                Ok(true)
             }
             _ => {
-                let len = skip(rest);
-                let leaf = rest.get(..len).and_then(|leaf| self.leaf(tag, leaf));
-                (Found::Leaf(leaf.ok_or(bad)?), len)
+                top.kind = Kind::Improper;
+                top.left = 1;
+                Ok(false)
             }
-        };
-        *at += len;
-        Ok(found)
+        }
     }
 
     fn leaf(self, tag: u8, leaf: &[u8]) -> Option<Term> {
@@ -209,18 +243,31 @@ fn string_at<'b>(b: &'b [u8], at: &mut usize) -> Result<&'b [u8], TermError> {
     Ok(string)
 }
 
+/// An integer of at most 8 bytes, which needs no arithmetic of any length.
+fn small_big(sign: u8, magnitude: &[u8]) -> Term {
+    let mut wide = [0; 8];
+    wide[..magnitude.len()].copy_from_slice(magnitude);
+    let value = i128::from(u64::from_le_bytes(wide));
+    let value = if sign == 0 { value } else { -value };
+    match i64::try_from(value) {
+        Ok(value) => super::int(value),
+        Err(_) => super::bigint(value.into()),
+    }
+}
+
 fn big(sign: u8, magnitude: &[u8]) -> Term {
     let sign = if sign == 0 { Sign::Plus } else { Sign::Minus };
     super::bigint(BigInt::from_bytes_le(sign, magnitude))
 }
 
-/// The unused bits of the last byte say nothing and are cleared, so that equal bitstrings are equal terms.
+/// The wire has the bits of the last byte highest first, `eetf` lowest first. The unused ones say nothing and are gone with
+/// that, so that equal bitstrings are equal terms.
 fn bits(used: u8, bytes: &[u8]) -> Option<Term> {
     if let 0 | 8 = used {
         return Some(super::binary(bytes));
     }
     let mut bytes = bytes.to_vec();
-    *bytes.last_mut()? &= 0xff << (8 - used);
+    *bytes.last_mut()? >>= 8 - used;
     Some(Term::BitBinary(BitBinary {
         bytes,
         tail_bits_size: used,
@@ -234,8 +281,8 @@ fn close(full: Open, input: Input<'_>) -> Result<Term, TermError> {
     } = full;
     match kind {
         Kind::Tuple => Ok(Term::Tuple(Tuple { elements: items })),
-        Kind::List => match items.pop() {
-            Some(Term::List(nil)) if nil.is_nil() => Ok(super::list(items)),
+        Kind::List => Ok(super::list(items)),
+        Kind::Improper => match items.pop() {
             Some(last) => Ok(Term::ImproperList(ImproperList {
                 elements: items,
                 last: Box::new(last),
@@ -244,6 +291,7 @@ fn close(full: Open, input: Input<'_>) -> Result<Term, TermError> {
         },
         Kind::Map => map(items),
         Kind::Fun { at } => fun(input, at, items),
+        Kind::Outermost => items.pop().ok_or(unchecked(0)),
     }
 }
 

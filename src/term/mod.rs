@@ -4,9 +4,9 @@
 //!   for as long as it is only looked at or passed on.
 //! * [`Term`] is the owned value, of the `eetf` crate. Its own coding and printing are not used: they abort on
 //!   hostile bytes and change some values. Everything here keeps one form per value: a non-empty list of integers
-//!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`. A
-//!   `BitBinary` has the bits of its last byte as they stand on the wire, highest first; the crate's own coding and
-//!   printing take them for the lowest. Make terms with the functions below and they compare as Erlang would.
+//!   0..=255 is a `ByteList`, every other list a `List`, an integer that fits 32 bits a `FixInteger`, and the
+//!   bits of the last byte of a `BitBinary` are its lowest. Make terms with the functions below and they compare as
+//!   Erlang would.
 //! * [`mod@write`] puts terms straight into a buffer; [`mod@text`] reads and prints Erlang's syntax; [`json`] is
 //!   the one mapping to JSON.
 //!

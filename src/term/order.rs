@@ -50,6 +50,25 @@ pub fn compare_keys(a: &Term, b: &Term) -> Ordering {
     }
 }
 
+/// A number that orders keys as [`compare_keys`] does as far as it tells them apart: cheaper than looking at both terms
+/// again for each comparison.
+pub(super) fn hint(term: &Term) -> u64 {
+    let beginning = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        let known = bytes.len().min(7);
+        word[1..=known].copy_from_slice(&bytes[..known]);
+        u64::from_be_bytes(word)
+    };
+    let rest = match term {
+        Term::Atom(atom) => beginning(atom.name.as_bytes()),
+        Term::Binary(_) | Term::BitBinary(_) => {
+            bits(term).map_or(0, |(bytes, _)| beginning(&bytes))
+        }
+        _ => 0,
+    };
+    u64::from(rank(term)) << 56 | rest
+}
+
 const LIST: u8 = 9;
 
 fn rank(term: &Term) -> u8 {
@@ -76,11 +95,18 @@ fn integer(term: &Term) -> Option<BigInt> {
     }
 }
 
-/// The bytes of a bitstring, then the bits used of the last: a prefix comes before what it begins.
-fn bits(term: &Term) -> Option<(&[u8], u8)> {
+/// The bytes of a bitstring as on the wire, the bits of the last one highest first, then how many of those are used: a
+/// prefix comes before what it begins.
+fn bits(term: &Term) -> Option<(Cow<'_, [u8]>, u8)> {
     match term {
-        Term::Binary(binary) => Some((&binary.bytes, 8)),
-        Term::BitBinary(bits) => Some((&bits.bytes, bits.tail_bits_size)),
+        Term::Binary(binary) => Some((Cow::Borrowed(&binary.bytes), 8)),
+        Term::BitBinary(bits) => {
+            let mut bytes = bits.bytes.clone();
+            if let (1..8, Some(last)) = (bits.tail_bits_size, bytes.last_mut()) {
+                *last <<= 8 - bits.tail_bits_size;
+            }
+            Some((Cow::Owned(bytes), bits.tail_bits_size))
+        }
         _ => None,
     }
 }

@@ -22,12 +22,12 @@ const MAX_STRING: usize = u16::MAX as usize;
 const SMALL_PORT: u64 = 1 << 28;
 
 /// The byte 131, in front of a term that stands on its own.
-pub fn put_version(buf: &mut BytesMut) {
+pub fn put_version(buf: &mut impl BufMut) {
     buf.put_u8(VERSION);
 }
 
 /// An atom of at most 255 characters.
-pub fn put_atom(buf: &mut BytesMut, name: &str) {
+pub fn put_atom(buf: &mut impl BufMut, name: &str) {
     match name.len() {
         0..=255 => {
             buf.put_slice(&[check::SMALL_ATOM, name.len() as u8]);
@@ -48,24 +48,23 @@ pub fn is_atom_name(name: &str) -> bool {
 }
 
 /// `true` or `false`.
-pub fn put_bool(buf: &mut BytesMut, value: bool) {
+pub fn put_bool(buf: &mut impl BufMut, value: bool) {
     put_atom(buf, if value { "true" } else { "false" });
 }
 
 /// An integer, in its shortest form.
-pub fn put_int(buf: &mut BytesMut, value: i64) {
+pub fn put_int(buf: &mut impl BufMut, value: i64) {
     if let Ok(byte) = u8::try_from(value) {
         buf.put_slice(&[check::SMALL_INTEGER, byte]);
     } else if let Ok(value) = i32::try_from(value) {
-        buf.put_u8(check::INTEGER);
-        buf.put_i32(value);
+        put_tagged(buf, check::INTEGER, value as u32);
     } else {
         put_magnitude(buf, value < 0, &value.unsigned_abs().to_le_bytes());
     }
 }
 
 /// A number from 0, in its shortest form.
-pub fn put_uint(buf: &mut BytesMut, value: u64) {
+pub fn put_uint(buf: &mut impl BufMut, value: u64) {
     match i64::try_from(value) {
         Ok(value) => put_int(buf, value),
         Err(_) => put_magnitude(buf, false, &value.to_le_bytes()),
@@ -73,7 +72,7 @@ pub fn put_uint(buf: &mut BytesMut, value: u64) {
 }
 
 /// An integer of any size, in its shortest form.
-pub fn put_bigint(buf: &mut BytesMut, value: &BigInt) {
+pub fn put_bigint(buf: &mut impl BufMut, value: &BigInt) {
     match i64::try_from(value) {
         Ok(value) => put_int(buf, value),
         Err(_) => {
@@ -83,7 +82,7 @@ pub fn put_bigint(buf: &mut BytesMut, value: &BigInt) {
     }
 }
 
-fn put_magnitude(buf: &mut BytesMut, negative: bool, magnitude: &[u8]) {
+fn put_magnitude(buf: &mut impl BufMut, negative: bool, magnitude: &[u8]) {
     let used = magnitude.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
     match used {
         0..=255 => buf.put_slice(&[check::SMALL_BIG, used as u8]),
@@ -98,7 +97,7 @@ fn put_magnitude(buf: &mut BytesMut, negative: bool, magnitude: &[u8]) {
 }
 
 /// A float; there is no NaN and no infinity in Erlang.
-pub fn put_f64(buf: &mut BytesMut, value: f64) {
+pub fn put_f64(buf: &mut impl BufMut, value: f64) {
     if value.is_finite() {
         buf.put_u8(check::FLOAT);
         buf.put_f64(value);
@@ -108,11 +107,10 @@ pub fn put_f64(buf: &mut BytesMut, value: f64) {
 }
 
 /// A binary of less than 4 GiB.
-pub fn put_binary(buf: &mut BytesMut, bytes: &[u8]) {
+pub fn put_binary(buf: &mut impl BufMut, bytes: &[u8]) {
     match u32::try_from(bytes.len()) {
         Ok(len) => {
-            buf.put_u8(check::BINARY);
-            buf.put_u32(len);
+            put_tagged(buf, check::BINARY, len);
             buf.put_slice(bytes);
         }
         Err(_) => put_atom(buf, "badarg"),
@@ -120,7 +118,7 @@ pub fn put_binary(buf: &mut BytesMut, bytes: &[u8]) {
 }
 
 /// Head of a tuple: `arity` terms must follow.
-pub fn put_tuple(buf: &mut BytesMut, arity: usize) {
+pub fn put_tuple(buf: &mut impl BufMut, arity: usize) {
     match u8::try_from(arity) {
         Ok(arity) => buf.put_slice(&[check::SMALL_TUPLE, arity]),
         Err(_) => put_head(buf, check::LARGE_TUPLE, arity),
@@ -129,30 +127,35 @@ pub fn put_tuple(buf: &mut BytesMut, arity: usize) {
 
 /// Head of a list: `len` terms and then the tail must follow, which is [`put_nil`] in a proper list. Of an empty
 /// list nothing but the tail is written.
-pub fn put_list(buf: &mut BytesMut, len: usize) {
+pub fn put_list(buf: &mut impl BufMut, len: usize) {
     if len > 0 {
         put_head(buf, check::LIST, len);
     }
 }
 
 /// The empty list, and the tail of every proper one.
-pub fn put_nil(buf: &mut BytesMut) {
+pub fn put_nil(buf: &mut impl BufMut) {
     buf.put_u8(check::NIL);
 }
 
 /// Head of a map: `pairs` times a key and its value must follow, no key twice.
-pub fn put_map(buf: &mut BytesMut, pairs: usize) {
+pub fn put_map(buf: &mut impl BufMut, pairs: usize) {
     put_head(buf, check::MAP, pairs);
 }
 
-fn put_head(buf: &mut BytesMut, tag: u8, count: usize) {
-    buf.put_u8(tag);
+fn put_head(buf: &mut impl BufMut, tag: u8, count: usize) {
     // More terms than 32 bits count do not fit any frame; the peer's check refuses the count.
-    buf.put_u32(u32::try_from(count).unwrap_or(u32::MAX));
+    put_tagged(buf, tag, u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// A tag and a number behind it, at one go.
+fn put_tagged(buf: &mut impl BufMut, tag: u8, number: u32) {
+    let [a, b, c, d] = number.to_be_bytes();
+    buf.put_slice(&[tag, a, b, c, d]);
 }
 
 /// A string: the list of its code points.
-pub fn put_string(buf: &mut BytesMut, text: &str) {
+pub fn put_string(buf: &mut impl BufMut, text: &str) {
     if text.is_ascii() {
         return put_bytes(buf, text.as_bytes());
     }
@@ -168,7 +171,7 @@ pub fn put_string(buf: &mut BytesMut, text: &str) {
 }
 
 /// A list of bytes.
-pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
+pub fn put_bytes(buf: &mut impl BufMut, bytes: &[u8]) {
     match bytes.len() {
         0 => put_nil(buf),
         1..=MAX_STRING => {
@@ -178,7 +181,6 @@ pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
         }
         _ => {
             put_list(buf, bytes.len());
-            buf.reserve(2 * bytes.len() + 1);
             for byte in bytes {
                 buf.put_slice(&[check::SMALL_INTEGER, *byte]);
             }
@@ -188,7 +190,7 @@ pub fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {
 }
 
 /// A pid.
-pub fn put_pid(buf: &mut BytesMut, node: &str, id: u32, serial: u32, creation: u32) {
+pub fn put_pid(buf: &mut impl BufMut, node: &str, id: u32, serial: u32, creation: u32) {
     buf.put_u8(check::PID);
     put_atom(buf, node);
     buf.put_u32(id);
@@ -197,7 +199,7 @@ pub fn put_pid(buf: &mut BytesMut, node: &str, id: u32, serial: u32, creation: u
 }
 
 /// A port.
-pub fn put_port(buf: &mut BytesMut, node: &str, id: u64, creation: u32) {
+pub fn put_port(buf: &mut impl BufMut, node: &str, id: u64, creation: u32) {
     if id < SMALL_PORT {
         buf.put_u8(check::PORT);
         put_atom(buf, node);
@@ -211,7 +213,7 @@ pub fn put_port(buf: &mut BytesMut, node: &str, id: u64, creation: u32) {
 }
 
 /// A reference of one to five words.
-pub fn put_reference(buf: &mut BytesMut, node: &str, creation: u32, words: &[u32]) {
+pub fn put_reference(buf: &mut impl BufMut, node: &str, creation: u32, words: &[u32]) {
     if !(1..=MAX_REFERENCE_WORDS).contains(&words.len()) {
         return put_atom(buf, "badarg");
     }
@@ -235,16 +237,17 @@ pub fn put_raw(buf: &mut BytesMut, raw: &Raw) {
 }
 
 /// A whole term. Maps are written in Erlang's order of their keys, so equal terms give equal bytes.
-pub fn put_term(buf: &mut BytesMut, term: &Term) {
+pub fn put_term(buf: &mut (impl BufMut + AsMut<[u8]>), term: &Term) {
     let _ = put_term_noting(buf, term);
 }
 
 /// What is still to be written inside the containers whose heads are written.
 enum Todo<'t> {
     Terms(std::slice::Iter<'t, Term>),
+    /// The elements of a proper list, and the empty list behind them.
+    List(std::slice::Iter<'t, Term>),
     Term(&'t Term),
-    Pairs(std::vec::IntoIter<(&'t Term, &'t Term)>),
-    Nil,
+    Pairs(std::vec::IntoIter<(u64, &'t Term, &'t Term)>),
     /// A fun's size field, which counts from itself to here.
     FunEnd {
         size_at: usize,
@@ -252,7 +255,10 @@ enum Todo<'t> {
 }
 
 /// Writes a whole term and says what in it was no Erlang value, if anything.
-pub(super) fn put_term_noting(buf: &mut BytesMut, term: &Term) -> Option<&'static str> {
+pub(super) fn put_term_noting(
+    buf: &mut (impl BufMut + AsMut<[u8]>),
+    term: &Term,
+) -> Option<&'static str> {
     let mut fault = None;
     let mut todo = vec![Todo::Term(term)];
     while let Some(next) = todo.last_mut() {
@@ -263,17 +269,21 @@ pub(super) fn put_term_noting(buf: &mut BytesMut, term: &Term) -> Option<&'stati
                 todo.pop();
                 Some(term)
             }
-            Todo::Pairs(pairs) => pairs.next().map(|(key, value)| {
+            Todo::Pairs(pairs) => pairs.next().map(|(_, key, value)| {
                 todo.push(Todo::Term(value));
                 key
             }),
-            Todo::Nil => {
-                put_nil(buf);
-                None
+            Todo::List(terms) => {
+                let next = terms.next();
+                if next.is_none() {
+                    put_nil(buf);
+                }
+                next
             }
             Todo::FunEnd { size_at } => {
-                let size = (buf.len() - *size_at) as u32;
-                buf[*size_at..*size_at + 4].copy_from_slice(&size.to_be_bytes());
+                let written = buf.as_mut();
+                let size = (written.len() - *size_at) as u32;
+                written[*size_at..*size_at + 4].copy_from_slice(&size.to_be_bytes());
                 None
             }
         };
@@ -291,7 +301,7 @@ pub(super) fn put_term_noting(buf: &mut BytesMut, term: &Term) -> Option<&'stati
 
 /// Writes a leaf, or a container's head and leaves its inside to be done. On an error nothing was written.
 fn put_one<'t>(
-    buf: &mut BytesMut,
+    buf: &mut (impl BufMut + AsMut<[u8]>),
     term: &'t Term,
     todo: &mut Vec<Todo<'t>>,
 ) -> Result<(), &'static str> {
@@ -325,8 +335,7 @@ fn put_one<'t>(
             Some(bytes) => put_bytes(buf, &bytes),
             None => {
                 put_list(buf, list.elements.len());
-                todo.push(Todo::Nil);
-                todo.push(Todo::Terms(list.elements.iter()));
+                todo.push(Todo::List(list.elements.iter()));
             }
         },
         Term::ImproperList(list) if list.elements.is_empty() => {
@@ -342,8 +351,14 @@ fn put_one<'t>(
             todo.push(Todo::Terms(tuple.elements.iter()));
         }
         Term::Map(map) => {
-            let mut pairs: Vec<_> = map.map.iter().collect();
-            pairs.sort_by(|(a, _), (b, _)| order::compare_keys(a, b));
+            let mut pairs: Vec<_> = map
+                .map
+                .iter()
+                .map(|(key, value)| (order::hint(key), key, value))
+                .collect();
+            pairs.sort_unstable_by(|(hint_a, a, _), (hint_b, b, _)| {
+                hint_a.cmp(hint_b).then_with(|| order::compare_keys(a, b))
+            });
             put_map(buf, pairs.len());
             todo.push(Todo::Pairs(pairs.into_iter()));
         }
@@ -359,12 +374,12 @@ fn checked(atom: &Atom) -> Result<&str, &'static str> {
     }
 }
 
-fn put_checked_pid(buf: &mut BytesMut, pid: &Pid) -> Result<(), &'static str> {
+fn put_checked_pid(buf: &mut impl BufMut, pid: &Pid) -> Result<(), &'static str> {
     put_pid(buf, checked(&pid.node)?, pid.id, pid.serial, pid.creation);
     Ok(())
 }
 
-fn put_checked_reference(buf: &mut BytesMut, reference: &Reference) -> Result<(), &'static str> {
+fn put_checked_reference(buf: &mut impl BufMut, reference: &Reference) -> Result<(), &'static str> {
     if !(1..=MAX_REFERENCE_WORDS).contains(&reference.id.len()) {
         return Err("a reference without words or with more than five");
     }
@@ -373,7 +388,7 @@ fn put_checked_reference(buf: &mut BytesMut, reference: &Reference) -> Result<()
     Ok(())
 }
 
-fn put_bits(buf: &mut BytesMut, bits: &BitBinary) -> Result<(), &'static str> {
+fn put_bits(buf: &mut impl BufMut, bits: &BitBinary) -> Result<(), &'static str> {
     let Some((last, whole)) = bits.bytes.split_last() else {
         put_binary(buf, &[]);
         return Ok(());
@@ -388,7 +403,7 @@ fn put_bits(buf: &mut BytesMut, bits: &BitBinary) -> Result<(), &'static str> {
             buf.put_u32(len);
             buf.put_u8(used);
             buf.put_slice(whole);
-            buf.put_u8(*last & (0xff << (8 - used)));
+            buf.put_u8(*last << (8 - used));
         }
         _ => return Err("a bitstring with a wrong number of bits"),
     }
@@ -404,7 +419,7 @@ fn bytes_of(elements: &[Term]) -> Option<Vec<u8>> {
 }
 
 fn put_fun<'t>(
-    buf: &mut BytesMut,
+    buf: &mut (impl BufMut + AsMut<[u8]>),
     fun: &'t InternalFun,
     todo: &mut Vec<Todo<'t>>,
 ) -> Result<(), &'static str> {
@@ -424,7 +439,7 @@ fn put_fun<'t>(
     let module = checked(module)?;
     checked(&pid.node)?;
     buf.put_u8(check::FUN);
-    let size_at = buf.len();
+    let size_at = buf.as_mut().len();
     buf.put_u32(0);
     buf.put_u8(*arity);
     buf.put_slice(uniq);

@@ -169,17 +169,11 @@ fn decoded(bytes: &[u8]) -> Result<Term, TermError> {
     checked(bytes)?.decode()
 }
 
-/// The term with the last byte of each bitstring as the crate keeps it: its bits are the lowest there, and the highest
-/// here, as on the wire. `None` for terms that the crate writes wrong.
+/// The term itself; `None` for terms that the crate writes wrong.
 fn as_the_crate_has_it(term: &Term) -> Option<Term> {
     let all =
         |terms: &[Term]| -> Option<Vec<Term>> { terms.iter().map(as_the_crate_has_it).collect() };
     Some(match term {
-        Term::BitBinary(bits) => {
-            let mut bytes = bits.bytes.clone();
-            *bytes.last_mut()? >>= 8 - bits.tail_bits_size;
-            Term::from(BitBinary::from((bytes, bits.tail_bits_size)))
-        }
         Term::List(list) => {
             let byte = |term: &Term| matches!(term, Term::FixInteger(n) if n.value < 256);
             if !list.elements.is_empty() && list.elements.iter().all(byte) {
@@ -334,7 +328,7 @@ fn leaf() -> impl Strategy<Value = Term> + Clone {
         "\\PC{0,10}".prop_map(|text| string(&text)),
         (vec(any::<u8>(), 1..5), 1..8u8).prop_map(|(mut bytes, used)| {
             if let Some(last) = bytes.last_mut() {
-                *last &= 0xff << (8 - used);
+                *last >>= 8 - used;
             }
             Term::from(BitBinary::from((bytes, used)))
         }),

@@ -632,10 +632,14 @@ impl Bits {
         self.used %= 8;
     }
 
-    fn into_term(self) -> Term {
-        match self.used {
-            0 => term::binary(self.bytes),
-            used => Term::from(BitBinary::from((self.bytes, used))),
+    fn into_term(mut self) -> Term {
+        match (self.used, self.bytes.last_mut()) {
+            (used @ 1.., Some(last)) => {
+                // Put together highest first; kept lowest first.
+                *last >>= 8 - used;
+                Term::from(BitBinary::from((self.bytes, used)))
+            }
+            _ => term::binary(self.bytes),
         }
     }
 }

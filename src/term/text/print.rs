@@ -310,7 +310,8 @@ fn write_bits(out: &mut dyn Write, bits: &BitBinary) -> fmt::Result {
             if !whole.is_empty() {
                 out.write_str(",")?;
             }
-            write!(out, "{}:{used}>>", last >> (8 - used))
+            // What stands above the bits that are used says nothing.
+            write!(out, "{}:{used}>>", last & (0xff >> (8 - used)))
         }
         _ => write_binary(out, &bits.bytes),
     }
