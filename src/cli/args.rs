@@ -221,6 +221,9 @@ pub struct NodeArgs {
     /// The largest message to take from a node [default: 512MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Distribution")]
     pub max_frame: Option<String>,
+    /// How deep a term from a node may be nested; a deeper one is refused [default: 10000]
+    #[arg(long, value_name = "LEVELS", help_heading = "Distribution")]
+    pub max_depth: Option<String>,
     /// TLS between nodes.
     #[command(flatten)]
     pub tls: TlsArgs,
@@ -256,6 +259,7 @@ impl NodeArgs {
             hidden,
             net_ticktime,
             max_frame,
+            max_depth,
             tls,
             echo,
             log_level,
@@ -277,6 +281,7 @@ impl NodeArgs {
         flags.switch("hidden", *hidden);
         flags.one("net-ticktime", net_ticktime.as_deref());
         flags.one("max-frame", max_frame.as_deref());
+        flags.one("max-depth", max_depth.as_deref());
         flags.switch("echo", *echo);
         flags.one("log-level", log_level.as_deref());
         flags.one("log-format", log_format.as_deref());

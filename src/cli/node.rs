@@ -108,6 +108,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .hidden(config.hidden)
         .tick_time(config.net_ticktime)
         .max_frame(config.max_frame)
+        .max_depth(config.max_depth)
         .max_members(config.max_members)
         .echo(config.echo);
     let node = match config.tls {

@@ -43,6 +43,7 @@ pub use self::value::{LogFormat, LogLevel};
 
 use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
+use crate::term::Limits;
 use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName, Tls};
 use crate::grid::{Connect, Meta};
 
@@ -128,6 +129,8 @@ pub struct Config {
     pub net_ticktime: Duration,
     /// The largest frame it takes, in bytes.
     pub max_frame: usize,
+    /// How deep a term from a peer may be nested.
+    pub max_depth: usize,
     /// The most members its view holds.
     pub max_members: usize,
     /// Whether the processes `echo` and `sink` are registered.
@@ -169,6 +172,8 @@ impl Config {
             parsed(&sources, "net-ticktime", value::ticktime)?.unwrap_or(DEFAULT_TICKTIME);
         let max_frame =
             parsed(&sources, "max-frame", value::frame_size)?.unwrap_or(DEFAULT_MAX_FRAME);
+        let max_depth =
+            parsed(&sources, "max-depth", value::depth)?.unwrap_or(Limits::default().max_depth);
         let max_members =
             parsed(&sources, "max-members", value::members)?.unwrap_or(DEFAULT_MAX_MEMBERS);
         let echo = sources.is_on("echo")?;
@@ -223,6 +228,7 @@ impl Config {
             hidden,
             net_ticktime,
             max_frame,
+            max_depth,
             max_members,
             echo,
             log,

@@ -105,6 +105,7 @@ pub const SETTINGS: &[Setting] = &[
     one("tls-ca", &[]),
     one("tls-verify", &[]),
     one("max-frame", &[]),
+    one("max-depth", &[]),
     one("max-members", &[]),
     switch("echo"),
     one("timeout", &[]),

@@ -106,7 +106,7 @@ fn without_any_setting_the_defaults_of_the_contract_hold() {
     );
     assert_eq!(config.connect, Connect::All);
     assert_eq!(config.net_ticktime, Duration::from_secs(60));
-    assert_eq!(config.max_frame, 512 << 20);
+    assert_eq!((config.max_frame, config.max_depth), (512 << 20, 10_000));
     assert_eq!(config.max_members, 20_000);
     assert_eq!(
         config.log,
@@ -285,6 +285,7 @@ fn each_bad_value_is_told_with_its_place_and_the_mend() {
         ("net-ticktime", "soon", "whole seconds"),
         ("max-frame", "1KiB", "64MiB"),
         ("max-members", "0", "from 1 to"),
+        ("max-depth", "3", "from 16 to"),
         ("log-level", "loud", "write debug, info"),
         ("log-format", "xml", "write text or json"),
         ("cookie-file", "/nowhere/cookie", "no such file"),

@@ -214,6 +214,17 @@ pub(super) fn members(raw: &str) -> Result<usize, BadValue> {
     }
 }
 
+/// How many containers may stand inside each other: a list of lists of lists needs three.
+pub(super) fn depth(raw: &str) -> Result<usize, BadValue> {
+    match number(raw) {
+        Some(levels @ 16..=10_000_000) => Ok(levels),
+        _ => Err(BadValue::new(
+            format!("{} is not a depth", shown(raw)),
+            "write a number from 16 to 10000000",
+        )),
+    }
+}
+
 /// One network that may be dialled: a CIDR, or an address for itself alone.
 pub(super) fn network(raw: &str) -> Result<IpNet, BadValue> {
     raw.parse()

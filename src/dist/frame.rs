@@ -35,6 +35,13 @@ pub(super) const NEXT: u8 = 70;
 /// sending something large.
 const MAX_SEQUENCES: usize = 16_384;
 
+/// How much the incomplete messages of one peer may have together: so many times of what one may have...
+const INCOMPLETE: usize = 8;
+
+/// ...but so many bytes in any case. An Erlang node sends from many processes at once and knows no limit, so this is far
+/// above what one sees of a node that means no harm.
+const LEAST_INCOMPLETE: usize = 256 * 1024 * 1024;
+
 /// What both nodes announced, as far as it changes frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Agreed {
@@ -82,7 +89,7 @@ pub(crate) enum FrameError {
     TooLong { max: usize },
     /// The same.
     #[error(
-        "more than {max} bytes of incomplete messages: twice of what --max-frame allows for one"
+        "more than {max} bytes of incomplete messages at a time: a larger --max-frame allows more"
     )]
     TooMuch { max: usize },
     /// The same.
@@ -91,6 +98,11 @@ pub(crate) enum FrameError {
 }
 
 impl FrameError {
+    /// Whether the peer did nothing wrong, and only more than we take.
+    pub(crate) fn is_overload(&self) -> bool {
+        matches!(self, Self::TooMuch { .. } | Self::NoMemory(_))
+    }
+
     /// Whether nothing that comes after it can be understood.
     pub(crate) fn ends_the_connection(&self) -> bool {
         match self {
@@ -269,7 +281,7 @@ impl Decoder {
 
     fn hold(&mut self, more: usize) -> Result<(), FrameError> {
         self.held += more;
-        let max = self.max.saturating_mul(2);
+        let max = self.max.saturating_mul(INCOMPLETE).max(LEAST_INCOMPLETE);
         if self.held > max {
             return Err(FrameError::TooMuch { max });
         }

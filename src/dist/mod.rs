@@ -96,6 +96,8 @@ pub enum DownReason {
     Io(std::io::ErrorKind),
     /// The peer broke the protocol.
     Protocol(String),
+    /// The peer sent more at a time than we take.
+    Overload(String),
     /// We were asked to disconnect.
     Requested,
     /// A newer connection to the same peer took the place of this one.
@@ -112,6 +114,7 @@ impl fmt::Display for DownReason {
             Self::NotReading => f.write_str("the peer does not read what it is sent"),
             Self::Io(kind) => write!(f, "the socket failed: {kind}"),
             Self::Protocol(what) => write!(f, "the peer broke the protocol: {what}"),
+            Self::Overload(what) => write!(f, "the peer sends more than we take: {what}"),
             Self::Requested => f.write_str("disconnected on request"),
             Self::Replaced => f.write_str("a newer connection took its place"),
             Self::Stopping => f.write_str("our node stops"),

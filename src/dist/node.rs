@@ -341,6 +341,10 @@ impl Node {
         self.inner.options.max_frame
     }
 
+    pub(crate) fn max_depth(&self) -> usize {
+        self.inner.options.max_depth
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.inner.own.names.keys().map(String::as_str)
     }

@@ -4,6 +4,7 @@ use super::{
     Cookie, NodeName, Tls,
     epmd::{Epmd, EpmdMode, EpmdStartError},
 };
+use crate::term::Limits;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
@@ -30,6 +31,8 @@ pub struct Options {
     pub tick_time: Duration,
     /// The longest frame that is accepted, in bytes; a longer one ends its connection.
     pub max_frame: usize,
+    /// How deep a term may be nested; a message with a deeper one is refused, and the connection stays.
+    pub max_depth: usize,
     /// All connections, in both directions, are inside TLS; `None`: none is.
     pub tls: Option<Tls>,
 }
@@ -58,6 +61,7 @@ impl Options {
             epmd: Epmd::default(),
             tick_time: Duration::from_secs(60),
             max_frame: 512 * 1024 * 1024,
+            max_depth: Limits::default().max_depth,
             tls: None,
         }
     }

@@ -150,7 +150,7 @@ where
 
 fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connection<'a> {
     let limits = Limits {
-        max_depth: Limits::default().max_depth + ENVELOPE,
+        max_depth: node.max_depth().saturating_add(ENVELOPE),
         max_written_out: node.max_frame(),
         ..Limits::default()
     };
@@ -345,6 +345,9 @@ impl Connection<'_> {
             match message {
                 Ok(Some(message)) => self.input(Input::Received(message)),
                 Ok(None) => {}
+                Err(error) if error.is_overload() => {
+                    return Err(DownReason::Overload(error.to_string()));
+                }
                 Err(error) if error.ends_the_connection() => {
                     return Err(DownReason::Protocol(error.to_string()));
                 }

@@ -16,7 +16,7 @@ use crate::{
     grid::{
         self, BadMeta, Change, Connect, Dialling, Grid, GridError, Meta, MetaValue, Scope, View,
     },
-    term::{Raw, Term, TermError},
+    term::{Limits, Raw, Term, TermError},
 };
 use echo::Echo;
 use ipnet::IpNet;
@@ -99,6 +99,7 @@ pub struct Builder {
     hidden: bool,
     tick_time: Duration,
     max_frame: usize,
+    max_depth: usize,
     tls: Option<Tls>,
     dialling: Dialling,
     max_members: usize,
@@ -191,6 +192,12 @@ impl Builder {
         self
     }
 
+    /// How deep a term from a peer may be nested; 10,000 by default. A deeper one costs its message alone.
+    pub fn max_depth(mut self, levels: usize) -> Self {
+        self.max_depth = levels;
+        self
+    }
+
     /// Puts all connections between nodes inside TLS; then only nodes that do so, too, are connected to.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
@@ -237,6 +244,7 @@ impl Builder {
             epmd_mode: self.epmd_mode,
             tick_time: self.tick_time,
             max_frame: self.max_frame,
+            max_depth: self.max_depth,
             tls: self.tls,
             ..Options::new(name.clone(), cookie)
         };
@@ -356,6 +364,7 @@ impl Node {
             hidden: false,
             tick_time: Duration::from_secs(60),
             max_frame: 512 * 1024 * 1024,
+            max_depth: Limits::default().max_depth,
             tls: None,
             dialling: Dialling::default(),
             max_members: grid::MAX_MEMBERS,
