@@ -495,8 +495,8 @@ called(Wire, Function) ->
                   end,
     ok = wire:frame(Wire, {29, Id, Pid, Pid, Mfa, [monitor]}, Args),
     {{31, Id, Pid, 2, Spawned}} = after_demonitor(Wire),
-    {{19, Caller, Pid, _}} = wire:receive_frame(Wire, 5000),
-    {{2, '', Pid}, {'$gen_call', {Caller, Tag}, nodes}} = wire:receive_frame(Wire, 5000),
+    {{19, Caller, Pid, _}} = after_demonitor(Wire),
+    {{2, '', Pid}, {'$gen_call', {Caller, Tag}, nodes}} = after_demonitor(Wire),
     case Function of
         execute_call -> {Id, Caller, Tag};
         process -> {Id, Spawned, Tag}

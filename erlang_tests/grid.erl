@@ -4,7 +4,7 @@
 
 -export([redis/0, redis/1, cmd/2, subscribe/2, free_port/0]).
 -export([peer/1, peer/2, call/4, on/2]).
--export([stop/1, running/0, stop_since/1, until/2, eventually/2, cases/1, measured/2]).
+-export([stop/1, running/0, stop_since/1, until/2, eventually/2, cases/1, measured/2, told/2]).
 -export_type([redis/0, peer/0]).
 
 -type redis() :: #{port := inet:port_number(), url := string(), handle := launch:handle(), password := undefined | string()}.
@@ -195,6 +195,10 @@ cases(Suite) ->
 %% Tells how long something took; ct_main says why standard_error.
 -spec measured(iodata(), number()) -> ok.
 measured(What, Ms) -> io:format(standard_error, "ct:           ~ts: ~b ms~n", [What, round(Ms)]).
+
+%% Tells a number that is no time.
+-spec told(iodata(), integer()) -> ok.
+told(What, Number) -> io:format(standard_error, "ct:           ~ts: ~b~n", [What, Number]).
 
 %% Polls until Fun gives true; after Timeout ms it fails, showing what Fun gave last.
 -spec until(fun(() -> term()), non_neg_integer()) -> ok.
