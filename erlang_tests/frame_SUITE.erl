@@ -18,7 +18,8 @@
          atoms_of_any_length_are_entries/1,
          pids_references_funs_and_ports_have_entries_too/1,
          a_large_message_is_sent_in_fragments/1,
-         large_and_small_messages_come_interleaved/1,
+         small_messages_pass_large_ones_by/1,
+         large_messages_come_side_by_side/1,
          a_message_may_be_cut_anywhere/1,
          fragments_of_many_messages_may_come_interleaved/1,
          a_number_can_be_used_again/1,
@@ -330,8 +331,9 @@ a_large_message_is_sent_in_fragments(Config) ->
     end, with_fragments()).
 
 %% 48 MiB are more than the system keeps between the two: what is asked behind them is answered before their end.
-large_and_small_messages_come_interleaved(Config) ->
+small_messages_pass_large_ones_by(Config) ->
     Wire = connect(Config, [cache, fragments]),
+    ok = wire:narrow(Wire),
     Size = 48 * 1024 * 1024,
     [One, Two, Small] = [wire:pid(Wire, Id) || Id <- [101, 102, 103]],
     Send = fun(Pid, Term) -> ok = wire:frame(Wire, to_echo(Wire), {Pid, ref, Term}) end,
@@ -347,6 +349,30 @@ large_and_small_messages_come_interleaved(Config) ->
     ?assertEqual([{One, {1, Size}}, {One, behind_the_large_one}], [{P, T} || {P, T} <- Order, P =:= One]),
     ?assertEqual([{Two, {2, Size}}], [{P, T} || {P, T} <- Order, P =:= Two]),
     wire:close(Wire).
+
+%% Four at once: none has to wait for the last fragment of another.
+large_messages_come_side_by_side(Config) ->
+    Wire = connect(Config, [cache, fragments]),
+    ok = wire:narrow(Wire),
+    Binary = binary:copy(<<"x">>, 24 * 1024 * 1024),
+    [ok = wire:frame(Wire, to_echo(Wire), {wire:pid(Wire, Id), ref, Binary}) || Id <- [1, 2, 3, 4]],
+    Order = parts_until(4, Wire),
+    Firsts = [At || {At, first} <- Order],
+    Lasts = [At || {At, last} <- Order],
+    ?assertEqual({4, 4}, {length(Firsts), length(Lasts)}),
+    ?assert(lists:max(Firsts) < lists:min(Lasts)),
+    wire:close(Wire).
+
+%% Where the first and the last fragment of each came, until so many are complete.
+parts_until(Count, Wire) -> parts_until(Count, Wire, 1).
+
+parts_until(0, _, _) -> [];
+parts_until(Count, Wire, At) ->
+    case wire:receive_part(Wire, 30000) of
+        #{kind := first} -> [{At, first} | parts_until(Count, Wire, At + 1)];
+        #{kind := next, number := 1} -> [{At, last} | parts_until(Count - 1, Wire, At + 1)];
+        #{kind := next} -> parts_until(Count, Wire, At + 1)
+    end.
 
 %% Its answer is the message that was cut.
 a_message_may_be_cut_anywhere(Config) ->

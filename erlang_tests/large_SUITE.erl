@@ -270,6 +270,7 @@ a_reader_that_stops_keeps_nobody_waiting_and_is_cut(_) ->
     Quick = grid:peer(quick, #{args => ["-kernel", "net_ticktime", "4"]}),
     pong = grid:call(Quick, net_adm, ping, [Node]),
     {ok, Deaf} = wire:connect(Port, 'deaf@127.0.0.1', erlang:get_cookie(), wire:flags([cache, fragments])),
+    ok = wire:narrow(Deaf),
     Pid = wire:pid(Deaf),
     ok = wire:frame(Deaf, {6, Pid, '', echo}, {Pid, ref, binary:copy(<<"x">>, 64 * ?MIB)}),
     Ticking = spawn_link(fun Tick() -> case wire:send(Deaf, <<>>) of

@@ -15,7 +15,7 @@
 -module(wire).
 
 -export([dial/1, connect/3, connect/4, flags/1, listen/1, accept/3, close/1, closed/2, pid/1, pid/2, alive/1]).
--export([send/2, frame/2, frame/3, raw_frame/3, receive_frame/2, receive_part/2]).
+-export([narrow/1, send/2, frame/2, frame/3, raw_frame/3, receive_frame/2, receive_part/2]).
 -export([whole/3, whole/4, first/5, first/6, next/3, header/1, cached/2]).
 -export_type([wire/0, entry/0]).
 
@@ -129,6 +129,10 @@ pid(Wire) -> pid(Wire, 7).
 pid(#{node := Node, creation := Creation}, Id) ->
     Name = atom_to_binary(Node),
     binary_to_term(<<131, 88, 119, (byte_size(Name)), Name/binary, Id:32, 0:32, Creation:32>>).
+
+%% Has the system keep little of what comes and is not read.
+-spec narrow(wire()) -> ok.
+narrow(#{socket := Socket}) -> inet:setopts(Socket, [{recbuf, 65536}]).
 
 %% ---------------------------------------------------------------- to send
 
