@@ -222,15 +222,18 @@ simultaneous(RustName, BeamName) ->
 
 a_node_without_a_name_gets_one_from_us(_) ->
     #{node := Rust} = rust:start(godparent, #{args => ["--echo"]}),
-    gets_a_name(Rust, ?NAMELESS, "^[A-Z0-9]+@127\\.0\\.0\\.1$").
+    gets_a_name(Rust, grid:nameless(?NAMELESS), "^[A-Z0-9]+@127\\.0\\.0\\.1$").
 
 a_node_without_a_name_gets_a_short_one_from_a_node_with_a_short_one(_) ->
     #{node := Rust} = rust:start(shorty, #{short => true, args => ["--echo"]}),
-    gets_a_name(Rust, ["-sname", "undefined@localhost"], "^[A-Z0-9]+@localhost$").
+    Peer = grid:nameless(["-sname", "undefined@localhost"]),
+    %% A root with another OTP has no /etc/hosts.
+    ok = grid:call(Peer, inet_db, add_host, [{127, 0, 0, 1}, ["localhost"]]),
+    ok = grid:call(Peer, inet_db, set_lookup, [[file, native]]),
+    gets_a_name(Rust, Peer, "^[A-Z0-9]+@localhost$").
 
 %% Such a node is hidden, and does all that others do.
-gets_a_name(Rust, Args, Regex) ->
-    Peer = grid:nameless(Args),
+gets_a_name(Rust, Peer, Regex) ->
     ?assertEqual(nonode@nohost, grid:call(Peer, erlang, node, [])),
     ?assertEqual(true, grid:call(Peer, net_kernel, connect_node, [Rust])),
     Name = grid:call(Peer, erlang, node, []),
