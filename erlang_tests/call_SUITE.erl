@@ -37,7 +37,6 @@
          spawn_request_is_answered_once/1,
          spawn_of_a_fun_gives_a_dead_process/1,
          spawn_of_a_function_comes_back/1,
-         a_large_reason_reaches_links_and_monitors/1,
          a_process_ends_with_a_large_reason_of_exit_2/1,
          a_process_ends_with_the_large_reason_of_a_link/1,
          large_arguments_arrive/1,
@@ -329,18 +328,6 @@ spawn_of_a_function_comes_back(Config) ->
 %% ---------------------------------------------------------------- large reasons and arguments
 
 large() -> rand:bytes(1048576).
-
-%% What is not there fails with its arguments in the reason.
-a_large_reason_reaches_links_and_monitors(Config) ->
-    on_beam(Config, fun(Rust) ->
-        process_flag(trap_exit, true),
-        Large = large(),
-        {Pid, Ref} = spawn_opt(Rust, no_module, no_function, [Large], [link, monitor]),
-        Reason = {undef, [{no_module, no_function, [Large], []}]},
-        ?assert({'EXIT', Pid, Reason} =:= next()),
-        ?assert({'DOWN', Ref, process, Pid, Reason} =:= next()),
-        ?assertEqual(ok, gen_server:call({echo, Rust}, ok))
-    end).
 
 %% A process there that waits for one here.
 waiting_there(Rust) ->

@@ -16,7 +16,6 @@
          tuples/1,
          maps_with_any_keys/1,
          pids_ports_and_references/1,
-         pids_ports_and_references_of_any_width/1,
          aliases/1,
          external_and_local_funs/1,
          native_records/1,
@@ -94,24 +93,6 @@ pids_ports_and_references(Config) ->
         [Port | _] = erlang:ports(),
         ?assertMatch({name, _}, erlang:port_info(gen_server:call({echo, ?config(rust, Config)}, Port), name))
     end).
-
-%% All bits of ids, serials and creations count; those of this run's nodes are small.
-pids_ports_and_references_of_any_width(Config) ->
-    Node = <<119, 19, "elsewhere@127.0.0.1">>,
-    Widths = [0, 1, 16#7FFF, 16#8000, 16#FFFFFFF, 16#10000000, 16#7FFFFFFF, 16#FFFFFFFF],
-    Creations = [1, 3, 4, 16#10000, 16#FFFFFFFF],
-    Pids = [<<131, 88, Node/binary, Id:32, Serial:32, Creation:32>>
-            || Id <- Widths, Serial <- Widths, Creation <- Creations],
-    Ports = [<<131, 120, Node/binary, Id:64, Creation:32>>
-             || Id <- Widths ++ [1 bsl 32, 1 bsl 60, (1 bsl 64) - 1], Creation <- Creations],
-    Old = [<<131, 89, Node/binary, Id:32, Creation:32>> || Id <- Widths, Creation <- Creations],
-    References = [iolist_to_binary([<<131, 90, Length:16>>, Node, <<Creation:32>>, [<<Word:32>> || _ <- lists:seq(1, Length)]])
-                  || Length <- [1, 2, 3, 4, 5], Word <- [0, 1, 16#3FFFF, 16#40000, 16#FFFFFFFF], Creation <- Creations],
-    Terms = [binary_to_term(Bytes) || Bytes <- Pids ++ Ports ++ Old ++ References],
-    same(Config, Terms),
-    %% Their bytes are compared as well, for what `=:=` may not look at.
-    Bytes = [term_to_binary(Term) || Term <- Terms],
-    lists:foreach(fun(Call) -> ?assertEqual(Bytes, [term_to_binary(Term) || Term <- echo(Config, Call, Terms)]) end, calls()).
 
 aliases(Config) ->
     grid:on(?config(beam, Config), fun() ->

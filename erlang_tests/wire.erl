@@ -340,8 +340,8 @@ rewrite([Count | Work], Bytes, Atom, Done) ->
         <<119, Length, Name:Length/binary, Rest/binary>> -> rewrite(More, Rest, Atom, [Atom(Name) | Done]);
         <<118, Length:16, Name:Length/binary, Rest/binary>> -> rewrite(More, Rest, Atom, [Atom(Name) | Done]);
         %% As OTP 25 writes most atoms where it is not told otherwise, and as we hand them back.
-        <<100, Length:16, Name:Length/binary, Rest/binary>> ->
-            rewrite(More, Rest, Atom, [Atom(unicode:characters_to_binary(Name, latin1)) | Done]);
+        <<100, Length:16, Name:Length/binary, Rest/binary>> -> rewrite(More, Rest, Atom, [Atom(from_latin1(Name)) | Done]);
+        <<115, Length, Name:Length/binary, Rest/binary>> -> rewrite(More, Rest, Atom, [Atom(from_latin1(Name)) | Done]);
         %% A fun says how long it is, so that changes with its atoms.
         <<112, _:32, Head:21/binary, Free:32, Rest/binary>> ->
             {Inside, Behind} = rewrite([4 + Free], Rest, Atom, []),
@@ -349,6 +349,8 @@ rewrite([Count | Work], Bytes, Atom, Done) ->
             rewrite(More, Behind, Atom, [Fun | Done]);
         _ -> rewrite(shape(Bytes) ++ More, Bytes, Atom, Done)
     end.
+
+from_latin1(Name) -> unicode:characters_to_binary(Name, latin1).
 
 shape(<<97, _/binary>>) -> [{bytes, 2}];
 shape(<<98, _/binary>>) -> [{bytes, 5}];
