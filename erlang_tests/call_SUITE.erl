@@ -37,6 +37,9 @@
          spawn_request_is_answered_once/1,
          spawn_of_a_fun_gives_a_dead_process/1,
          spawn_of_a_function_comes_back/1,
+         a_process_ends_with_a_large_reason_of_exit_2/1,
+         a_process_ends_with_the_large_reason_of_a_link/1,
+         large_arguments_arrive/1,
          a_call_when_the_node_ends_fails_with_nodedown/1,
          ten_thousand_calls_are_answered_in_order/1,
          echo_answers_a_bare_message/1,
@@ -320,6 +323,54 @@ spawn_of_a_function_comes_back(Config) ->
         Pid = spawn(Rust, no_module, no_function, []),
         Ref = monitor(process, Pid),
         ?assertMatch({'DOWN', Ref, process, Pid, _}, next())
+    end).
+
+%% ---------------------------------------------------------------- large reasons and arguments
+
+large() -> rand:bytes(1048576).
+
+%% A process there that waits for one here.
+waiting_there(Rust) ->
+    Silent = spawn(fun() -> receive stop -> ok end end),
+    {Pid, Ref} = spawn_opt(Rust, redgrid, nodes, [Silent], [monitor]),
+    {Pid, Ref, monitor(process, Pid)}.
+
+a_process_ends_with_a_large_reason_of_exit_2(Config) ->
+    on_beam(Config, fun(Rust) ->
+        Reason = {because, large()},
+        {Pid, First, Second} = waiting_there(Rust),
+        exit(Pid, normal),
+        exit(Pid, Reason),
+        Downs = [next(), next()],
+        ?assert(lists:sort([{'DOWN', Ref, process, Pid, Reason} || Ref <- [First, Second]]) =:= lists:sort(Downs)),
+        ?assertEqual(nothing, now_or_never())
+    end).
+
+a_process_ends_with_the_large_reason_of_a_link(Config) ->
+    on_beam(Config, fun(Rust) ->
+        Reason = {because, large()},
+        {Pid, First, Second} = waiting_there(Rust),
+        %% Its exit is no error that is to be reported with a mebibyte in it.
+        {_, Linked} = spawn_monitor(fun() -> link(Pid), exit(Reason) end),
+        Downs = [next(), next(), next()],
+        ?assertMatch([{'DOWN', _, process, _, Reason}], [Down || {'DOWN', Ref, _, _, _} = Down <- Downs, Ref =:= Linked]),
+        ?assert(lists:sort([{'DOWN', Ref, process, Pid, Reason} || Ref <- [First, Second]]) =:=
+                    lists:sort([Down || {'DOWN', Ref, _, _, _} = Down <- Downs, Ref =/= Linked]))
+    end).
+
+large_arguments_arrive(Config) ->
+    on_beam(Config, fun(Rust) ->
+        Large = [large(), {large(), a}],
+        ?assert(Large =:= rpc:call(Rust, echo, echo, [Large])),
+        ?assert(Large =:= rpc:block_call(Rust, echo, echo, [Large])),
+        ?assert(Large =:= erpc:call(Rust, echo, echo, [Large])),
+        ?assert([{ok, Large}, {ok, Large}] =:= erpc:multicall([Rust, Rust], echo, echo, [Large])),
+        {badrpc, {'EXIT', {undef, Stack}}} = rpc:call(Rust, no_module, no_function, [Large, b]),
+        ?assert([{no_module, no_function, [Large, b], []}] =:= [Top || {no_module, _, _, _} = Top <- Stack]),
+        true = rpc:cast(Rust, echo, echo, [Large]),
+        Id = spawn_request(Rust, echo, echo, [Large], [monitor, link, {reply_tag, answer}]),
+        {answer, Id, ok, Pid} = next(),
+        ?assertEqual({'DOWN', Id, process, Pid, normal}, next())
     end).
 
 a_call_when_the_node_ends_fails_with_nodedown(_) ->

@@ -39,7 +39,7 @@ init(_, _) -> {ok, none}.
 
 post_end_per_testcase(Suite, Case, Config, Return, State) ->
     case proplists:get_value(tc_status, Config) of
-        ok -> say("  ok      ~s: ~ts", [Suite, words(Case)]);
+        ok -> say("  ok      ~s: ~ts", [Suite, words(in_group(Case, Config))]);
         _ -> ok % on_tc_fail or on_tc_skip tells
     end,
     {Return, State}.
@@ -58,7 +58,13 @@ on_tc_skip(Suite, Case, {_, Why}, State) ->
     say("  NOT RUN ~s: ~ts~n~ts", [Suite, words(Case), indent(Why)]),
     State.
 
-words({Case, _Group}) -> words(Case);
+in_group(Case, Config) ->
+    case proplists:get_value(name, proplists:get_value(tc_group_properties, Config, [])) of
+        undefined -> Case;
+        Group -> {Case, Group}
+    end.
+
+words({Case, Group}) -> [words(Case), " (", words(Group), ")"];
 words(Case) -> string:replace(atom_to_list(Case), "_", " ", all).
 
 indent(Why) ->

@@ -17,6 +17,7 @@
          losing_the_rust_node_parts_no_erlang_nodes/1,
          losing_an_erlang_node_does_not_part_the_others_from_the_rust_node/1,
          names_are_registered_while_rust_nodes_come_and_go/1,
+         a_hidden_rust_node_is_nothing_to_global/1,
          a_process_group_is_joined_on_all_erlang_nodes/1]).
 
 suite() -> [{timetrap, {minutes, 1}}].
@@ -157,6 +158,25 @@ names_are_registered_while_rust_nodes_come_and_go(Config) ->
         receive {Pinging, Pong} -> ?assertEqual(pong, Pong) end,
         rust:kill(Rust)
     end, lists:seq(1, 3)).
+
+%% It comes and goes while names are registered, and is never in nodes().
+a_hidden_rust_node_is_nothing_to_global(Config) ->
+    One = ?config(one, Config),
+    #{node := Node} = Rust = rust:start(zz_ghost, #{args => ["--hidden"]}),
+    [pong = grid:call(?config(Peer, Config), net_adm, ping, [Node]) || Peer <- [one, two]],
+    within_five_seconds("a name beside a hidden Rust node", One, fun() ->
+        ?assertEqual(ok, global:sync()),
+        ?assertEqual(yes, global:register_name(beside_a_ghost, self())),
+        ?assertEqual(self(), erpc:call(hd([N || N <- nodes(), N =/= ?config(rust, Config)]), global, whereis_name, [beside_a_ghost])),
+        ?assert(lists:member(Node, nodes(hidden))),
+        ?assertNot(lists:member(Node, nodes())),
+        global:unregister_name(beside_a_ghost)
+    end),
+    Parted = parted(One, maps:get(node, ?config(two, Config))),
+    rust:kill(Rust),
+    grid:until(fun() -> not lists:member(Node, grid:call(One, erlang, nodes, [hidden])) end, 5000),
+    ?assertEqual(ok, grid:call(One, global, sync, [])),
+    ?assertEqual(no, Parted()).
 
 a_process_group_is_joined_on_all_erlang_nodes(Config) ->
     #{node := NodeTwo} = Two = ?config(two, Config),

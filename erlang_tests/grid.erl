@@ -3,8 +3,8 @@
 -module(grid).
 
 -export([redis/0, redis/1, cmd/2, subscribe/2, free_port/0]).
--export([peer/1, peer/2, call/4, on/2]).
--export([stop/1, running/0, stop_since/1, until/2, eventually/2, cases/1, measured/2]).
+-export([peer/1, peer/2, nameless/1, call/4, on/2]).
+-export([stop/1, running/0, stop_since/1, until/2, eventually/2, cases/1, measured/2, told/2]).
 -export_type([redis/0, peer/0]).
 
 -type redis() :: #{port := inet:port_number(), url := string(), handle := launch:handle(), password := undefined | string()}.
@@ -137,12 +137,7 @@ peer(Name) -> peer(Name, #{}).
 %% Options: cookie, args (further arguments for erl), env, hidden.
 -spec peer(atom(), #{cookie => atom(), args => [string()], env => [{string(), string()}], hidden => boolean()}) -> peer().
 peer(Name, Opts) ->
-    Cookie = maps:get(cookie, Opts, erlang:get_cookie()),
-    Args = ["-setcookie", atom_to_list(Cookie), "-pa", filename:dirname(code:which(?MODULE))]
-        ++ case os:getenv("REDGRID_EBIN") of
-               false -> [];
-               Ebin -> ["-pa", Ebin]
-           end
+    Args = common_args(maps:get(cookie, Opts, erlang:get_cookie()))
         ++ ["-hidden" || maps:get(hidden, Opts, false)]
         ++ maps:get(args, Opts, []),
     {ok, Peer, Node} = peer:start(#{name => Name, host => "127.0.0.1", longnames => true,
@@ -150,13 +145,26 @@ peer(Name, Opts) ->
                                     env => maps:get(env, Opts, []), wait_boot => 30000}),
     #{peer => Peer, node => Node}.
 
+%% One that gets its name from the first node it connects to; the argument is that of its -name or -sname.
+-spec nameless([string()]) -> #{peer := pid()}.
+nameless(Name) ->
+    Started = peer:start(#{connection => standard_io, wait_boot => 30000, args => Name ++ common_args(erlang:get_cookie())}),
+    #{peer => element(2, Started)}.
+
+common_args(Cookie) ->
+    ["-setcookie", atom_to_list(Cookie), "-pa", filename:dirname(code:which(?MODULE))]
+        ++ case os:getenv("REDGRID_EBIN") of
+               false -> [];
+               Ebin -> ["-pa", Ebin]
+           end.
+
 %% Runs a function on that node; it fails here as it failed there.
--spec call(peer(), module(), atom(), [term()]) -> term().
+-spec call(#{peer := pid(), _ => _}, module(), atom(), [term()]) -> term().
 call(#{peer := Peer}, Module, Function, Args) ->
     peer:call(Peer, Module, Function, Args, 30000).
 
 %% The same for a fun, which may receive: it runs in a process of its own there.
--spec on(peer(), fun(() -> Result)) -> Result.
+-spec on(#{peer := pid(), _ => _}, fun(() -> Result)) -> Result.
 on(#{peer := Peer}, Fun) -> peer:call(Peer, erlang, apply, [Fun, []], 60000).
 
 %% ---------------------------------------------------------------- both
@@ -195,6 +203,10 @@ cases(Suite) ->
 %% Tells how long something took; ct_main says why standard_error.
 -spec measured(iodata(), number()) -> ok.
 measured(What, Ms) -> io:format(standard_error, "ct:           ~ts: ~b ms~n", [What, round(Ms)]).
+
+%% Tells a number that is no time.
+-spec told(iodata(), integer()) -> ok.
+told(What, Number) -> io:format(standard_error, "ct:           ~ts: ~b~n", [What, Number]).
 
 %% Polls until Fun gives true; after Timeout ms it fails, showing what Fun gave last.
 -spec until(fun(() -> term()), non_neg_integer()) -> ok.

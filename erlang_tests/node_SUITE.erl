@@ -23,6 +23,10 @@
          simultaneous_connects_end_with_one_connection_when_our_name_is_less/1,
          ticks_keep_an_idle_connection_and_silence_ends_one/1,
          a_stopped_process_is_down_within_the_tick_time/1,
+         a_node_without_a_name_gets_one_from_us/1,
+         a_node_without_a_name_gets_a_short_one_from_a_node_with_a_short_one/1,
+         two_nodes_without_names_get_different_ones/1,
+         a_node_that_lost_its_name_gets_another/1,
          a_name_that_is_taken_is_refused/1]).
 
 suite() -> [{timetrap, {minutes, 1}}].
@@ -211,6 +215,69 @@ simultaneous(RustName, BeamName) ->
                           %% What it heard late may make it dial once more.
                           grid:eventually(None, fun() -> grid:call(Beam, erlang, disconnect_node, [Rust]), Sockets() end)
                   end, lists:seq(1, 20)).
+
+%% ---------------------------------------------------------------- dynamic names
+
+-define(NAMELESS, ["-name", "undefined@127.0.0.1"]).
+
+a_node_without_a_name_gets_one_from_us(_) ->
+    #{node := Rust} = rust:start(godparent, #{args => ["--echo"]}),
+    gets_a_name(Rust, grid:nameless(?NAMELESS), "^[A-Z0-9]+@127\\.0\\.0\\.1$").
+
+a_node_without_a_name_gets_a_short_one_from_a_node_with_a_short_one(_) ->
+    #{node := Rust} = rust:start(shorty, #{short => true, args => ["--echo"]}),
+    Peer = grid:nameless(["-sname", "undefined@localhost"]),
+    %% A root with another OTP has no /etc/hosts.
+    ok = grid:call(Peer, inet_db, add_host, [{127, 0, 0, 1}, ["localhost"]]),
+    ok = grid:call(Peer, inet_db, set_lookup, [[file, native]]),
+    gets_a_name(Rust, Peer, "^[A-Z0-9]+@localhost$").
+
+%% Such a node is hidden, and does all that others do.
+gets_a_name(Rust, Peer, Regex) ->
+    ?assertEqual(nonode@nohost, grid:call(Peer, erlang, node, [])),
+    ?assertEqual(true, grid:call(Peer, net_kernel, connect_node, [Rust])),
+    Name = grid:call(Peer, erlang, node, []),
+    ?assertMatch({match, _}, re:run(atom_to_list(Name), Regex)),
+    ?assertEqual([], grid:call(Peer, erlang, nodes, [])),
+    ?assertEqual([Rust], grid:call(Peer, erlang, nodes, [hidden])),
+    ?assertEqual([], grid:call(Peer, rpc, call, [Rust, erlang, nodes, []])),
+    ?assertEqual([Name], grid:call(Peer, rpc, call, [Rust, erlang, nodes, [hidden]])),
+    ?assertEqual(pong, grid:call(Peer, net_adm, ping, [Rust])),
+    ?assertEqual(Name, grid:on(Peer, fun() ->
+        %% Its pids and references have the new name, and it is found by it.
+        {Self, Ref, Alias} = Term = {self(), make_ref(), alias()},
+        Term = gen_server:call({echo, Rust}, Term),
+        {echo, Rust} ! {Self, Ref, binary:copy(<<"x">>, 300000)},
+        receive {Ref, <<"xx", _/binary>>} -> ok end,
+        Answering = spawn(fun() -> receive {'$gen_call', From, _} -> gen_server:reply(From, {i_am, node()}) end end),
+        {i_am, Own} = rpc:call(Rust, redgrid, nodes, [Answering]),
+        true = unalias(Alias),
+        Own
+    end)).
+
+two_nodes_without_names_get_different_ones(_) ->
+    #{node := Rust} = rust:start(godparent),
+    [One, Two] = [begin
+                      Peer = grid:nameless(?NAMELESS),
+                      true = grid:call(Peer, net_kernel, connect_node, [Rust]),
+                      grid:call(Peer, erlang, node, [])
+                  end || _ <- "12"],
+    ?assertNotEqual(One, Two),
+    Beam = grid:peer(witness),
+    ?assertEqual(lists:sort([One, Two]), lists:sort(grid:call(Beam, rpc, call, [Rust, erlang, nodes, [hidden]]))).
+
+a_node_that_lost_its_name_gets_another(_) ->
+    #{node := Rust} = rust:start(godparent),
+    Peer = grid:nameless(?NAMELESS),
+    Name = fun() -> grid:call(Peer, erlang, node, []) end,
+    ?assertEqual(true, grid:call(Peer, net_kernel, connect_node, [Rust])),
+    First = Name(),
+    ?assertEqual(true, grid:call(Peer, erlang, disconnect_node, [Rust])),
+    grid:eventually(nonode@nohost, Name),
+    grid:until(fun() -> grid:call(Peer, net_kernel, connect_node, [Rust]) end, 10000),
+    ?assertNotEqual(nonode@nohost, Name()),
+    ?assertNotEqual(First, Name()),
+    ?assertEqual([Name()], grid:call(Peer, rpc, call, [Rust, erlang, nodes, [hidden]])).
 
 %% ---------------------------------------------------------------- ticks
 

@@ -5,12 +5,12 @@
 -export_type([rust/0]).
 
 -type rust() :: #{node := node(), handle := launch:handle(), port := inet:port_number()}.
--type opts() :: #{redis => grid:redis() | string(), domain => string(), version => string(),
+-type opts() :: #{short => boolean(), redis => grid:redis() | string(), domain => string(), version => string(),
                   args => [string()], env => [{string(), string() | false}]}.
 
 %% `redgrid node --name Name@127.0.0.1`, which is registered with epmd when this returns.
 %%
-%% Without `redis` it has none to talk to, without `domain` it has a mesh of its own: then no other node
+%% With `short` it is `--sname Name@localhost`. Without `redis` it has none to talk to, without `domain` it has a mesh of its own: then no other node
 %% of the run connects to it by itself.
 -spec start(atom()) -> rust().
 start(Name) -> start(Name, #{}).
@@ -26,11 +26,14 @@ start(Name, Opts) ->
                        end
                end, 15000),
     {ok, Port} = registered_port(Name),
-    #{node => list_to_atom(atom_to_list(Name) ++ "@127.0.0.1"), handle => Handle, port => Port}.
+    #{node => list_to_atom(full_name(Name, Opts)), handle => Handle, port => Port}.
+
+full_name(Name, #{short := true}) -> atom_to_list(Name) ++ "@localhost";
+full_name(Name, _) -> atom_to_list(Name) ++ "@127.0.0.1".
 
 node_args(Name, Opts) ->
     Text = atom_to_list(Name),
-    ["node", "--name", Text ++ "@127.0.0.1",
+    ["node", case Opts of #{short := true} -> "--sname"; _ -> "--name" end, full_name(Name, Opts),
      "--redis", case maps:get(redis, Opts, none) of
                     #{url := Url} -> Url;
                     none -> "redis://127.0.0.1:1/";
