@@ -43,9 +43,9 @@ pub use self::value::{LogFormat, LogLevel};
 
 use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
-use crate::term::Limits;
 use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName, Tls};
 use crate::grid::{Connect, Meta};
+use crate::term::Limits;
 
 /// The name of a node that was given none.
 const DEFAULT_NAME: &str = "redgrid@127.0.0.1";
