@@ -35,6 +35,10 @@ pub(super) const NEXT: u8 = 70;
 /// sending something large.
 const MAX_SEQUENCES: usize = 16_384;
 
+/// While fewer messages are incomplete than this, those that follow get their room (2 MiB at the most) by what the peer
+/// announces; then only as their bytes come.
+const TRUSTED: usize = 16;
+
 /// How much the incomplete messages of one peer may have together: so many times of what one may have...
 const INCOMPLETE: usize = 8;
 
@@ -218,7 +222,7 @@ impl Decoder {
             // What is kept must not keep the whole frame.
             control: control.map(|control| control.compact()),
             atoms,
-            payload: Room::new(expected),
+            payload: Room::new(expected, self.sequences.len() < TRUSTED),
         };
         sequence.payload.push(&part).map_err(FrameError::NoMemory)?;
         self.hold(part.len())?;

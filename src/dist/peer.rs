@@ -13,6 +13,7 @@ use super::{
     message::{Body, Message},
     otp,
     outbox::Outbox,
+    pause::Pause,
     state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
@@ -47,6 +48,9 @@ const READ: usize = 64 * 1024;
 
 /// What a connection keeps of its read buffer.
 const KEEP: usize = 4 * READ;
+
+/// When a read brings so many frames, the next one waits a moment: see `pause.rs`.
+const MANY: usize = 8;
 
 /// A frame up to this size gets its room at once; a larger one as it arrives, so that an announced length alone
 /// costs nothing.
@@ -165,6 +169,7 @@ fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connect
         running: JoinSet::new(),
         tasks: HashMap::new(),
         aborts: HashMap::new(),
+        frames: 0,
         dropped: 0,
         refused: 0,
     }
@@ -183,6 +188,8 @@ struct Connection<'a> {
     running: JoinSet<Answer>,
     tasks: HashMap<tokio::task::Id, u64>,
     aborts: HashMap<u64, AbortHandle>,
+    /// How many have come.
+    frames: u64,
     dropped: u64,
     refused: u64,
 }
@@ -196,14 +203,23 @@ impl Connection<'_> {
         let mut input = BytesMut::with_capacity(READ);
         let mut clock = interval((self.node.tick_time() / 8).max(Duration::from_millis(1)));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause = Pause::default();
         // Whole frames are left in `input`.
         let mut more = false;
         loop {
             let room = self.has_room(HIGH_WATER);
             let reading = self.has_room(FULL);
             if more && reading {
+                // A full buffer means that more is there already.
+                let full = input.len() == input.capacity();
+                let before = self.frames;
                 match self.frames(&mut input) {
-                    Ok(left) => more = left,
+                    Ok(left) => {
+                        more = left;
+                        if !full && self.frames - before >= MANY as u64 {
+                            pause.begin();
+                        }
+                    }
                     Err(reason) => return reason,
                 }
                 continue;
@@ -225,7 +241,8 @@ impl Connection<'_> {
                     Ok(_) => self.state.wrote(now(), !self.out.is_empty()),
                     Err(error) => return io_reason(&error),
                 },
-                read = reader.read_buf(&mut input), if reading => match read {
+                () = pause.over(), if pause.running() => {}
+                read = reader.read_buf(&mut input), if reading && !pause.running() => match read {
                     Ok(0) => return DownReason::Closed,
                     Ok(_) => {
                         self.state.read(now());
@@ -333,6 +350,7 @@ impl Connection<'_> {
             if length == 0 {
                 continue;
             }
+            self.frames += 1;
             // A further fragment is put behind the others anyway, so it need not be a buffer of its own.
             let message = if self.decoder.is_next(&input[..length]) {
                 let message = self.decoder.next(&input[..length]);

@@ -1,8 +1,8 @@
 //! Memory for a message that comes in fragments.
 //!
 //! A large one gets pages of its own from the system, which go back there as soon as the last part of the message is
-//! dropped; the general allocator would keep tens of megabytes for later. Room is made as the bytes come, never for what
-//! is only announced.
+//! dropped; the general allocator would keep tens of megabytes for later. Its room is made as the bytes come, never for
+//! what is only announced.
 
 use bytes::Bytes;
 use memmap2::MmapMut;
@@ -25,10 +25,15 @@ enum Memory {
 }
 
 impl Room {
-    /// `expected`: how long the message will be as far as one knows.
-    pub(super) fn new(expected: usize) -> Self {
+    /// `expected`: how long the message will be as far as one knows. `at_once`: what is not large gets its room now.
+    pub(super) fn new(expected: usize, at_once: bool) -> Self {
+        let room = if at_once && expected <= PAGES_FROM {
+            expected
+        } else {
+            0
+        };
         Self {
-            memory: Memory::Heap(Vec::new()),
+            memory: Memory::Heap(Vec::with_capacity(room)),
             length: 0,
             expected,
         }
@@ -115,8 +120,9 @@ mod tests {
         fn any_parts_make_the_same_bytes_whatever_was_expected(
             parts in vec(0..200_000_usize, 0..30),
             expected in 0..8_000_000_usize,
+            at_once: bool,
         ) {
-            let mut room = Room::new(expected);
+            let mut room = Room::new(expected, at_once);
             let mut all = Vec::new();
             for (n, length) in parts.into_iter().enumerate() {
                 let part: Vec<u8> = (0..length).map(|at| (at + n) as u8).collect();
@@ -130,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_only_announced_takes_no_memory() {
-        let mut room = Room::new(1 << 40);
+        let mut room = Room::new(1 << 40, true);
         room.push(&[1; 2 * PAGES_FROM]).unwrap();
         assert!(room.pages() < 8 * PAGES_FROM, "{}", room.pages());
     }
@@ -138,7 +144,7 @@ mod tests {
     #[test]
     fn a_message_of_the_expected_length_has_exactly_its_room() {
         let length = 10 * PAGES_FROM + 3;
-        let mut room = Room::new(length);
+        let mut room = Room::new(length, true);
         while room.len() < length {
             room.push(&vec![1; (length - room.len()).min(65_536)])
                 .unwrap();
