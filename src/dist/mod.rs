@@ -29,7 +29,6 @@ mod node;
 mod options;
 mod otp;
 pub(crate) mod outbox;
-mod pause;
 mod peer;
 mod room;
 mod slots;

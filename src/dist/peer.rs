@@ -13,7 +13,6 @@ use super::{
     message::{Body, Message},
     otp,
     outbox::Outbox,
-    pause::Pause,
     state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
@@ -49,8 +48,8 @@ const READ: usize = 64 * 1024;
 /// What a connection keeps of its read buffer.
 const KEEP: usize = 4 * READ;
 
-/// When a read brings so many frames, the next one waits a moment: see `pause.rs`.
-const MANY: usize = 8;
+/// When a read brings so many frames, a moment is waited before the next: see [`Node::moment`].
+const MANY: u64 = 8;
 
 /// A frame up to this size gets its room at once; a larger one as it arrives, so that an announced length alone
 /// costs nothing.
@@ -203,7 +202,8 @@ impl Connection<'_> {
         let mut input = BytesMut::with_capacity(READ);
         let mut clock = interval((self.node.tick_time() / 8).max(Duration::from_millis(1)));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pause = Pause::default();
+        // Much has come: when it is answered, a moment is waited for more.
+        let mut pause = false;
         // Whole frames are left in `input`.
         let mut more = false;
         loop {
@@ -216,8 +216,8 @@ impl Connection<'_> {
                 match self.frames(&mut input) {
                     Ok(left) => {
                         more = left;
-                        if !full && self.frames - before >= MANY as u64 {
-                            pause.begin();
+                        if !full && self.frames - before >= MANY {
+                            pause = true;
                         }
                     }
                     Err(reason) => return reason,
@@ -225,6 +225,10 @@ impl Connection<'_> {
                 continue;
             }
             self.out.refill();
+            if pause && self.out.is_empty() {
+                pause = false;
+                self.node.moment();
+            }
             // No branch goes first: a peer that never pauses must starve neither our calls, nor the answers of
             // functions, nor the clock.
             tokio::select! {
@@ -241,8 +245,7 @@ impl Connection<'_> {
                     Ok(_) => self.state.wrote(now(), !self.out.is_empty()),
                     Err(error) => return io_reason(&error),
                 },
-                () = pause.over(), if pause.running() => {}
-                read = reader.read_buf(&mut input), if reading && !pause.running() => match read {
+                read = reader.read_buf(&mut input), if reading && !pause => match read {
                     Ok(0) => return DownReason::Closed,
                     Ok(_) => {
                         self.state.read(now());
