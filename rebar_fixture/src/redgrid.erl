@@ -42,7 +42,7 @@
                   status := binary(),                 % up, suspended, or what its program set
                   connected := boolean(),
                   state := own | new | up | down,
-                  not_dialled => other_name_style | no_port | forbidden_address,
+                  not_dialled => other_name_style | other_proto | no_port | forbidden_address,
                   since := integer(),                 % unix ms, since when it is in that state
                   age_ms := non_neg_integer(),        % how old this knowledge is
                   meta := [{binary(), binary()}]}.
@@ -174,7 +174,7 @@ node_info(Node) ->
 init({#{ip := Ip, ip6 := Ip6} = Config, Meta}) ->
     process_flag(trap_exit, true),
     ok = net_kernel:monitor_nodes(true, [{node_type, all}, nodedown_reason]),
-    Own = #{node => atom_to_binary(node(), utf8), ip => Ip, ip6 => Ip6, port => own_port(Ip), proto => own_proto(),
+    Own = #{node => atom_to_binary(node(), utf8), ip => Ip, ip6 => Ip6, port => own_port(Ip), proto => redgrid_dial:proto(),
             creation => erlang:system_info(creation), impl => impl(), started_at => 0,
             hidden => init:get_argument(hidden) =/= error, status => <<"up">>, classic => false, meta => Meta},
     _ = erlang:send_after(?TICK, self(), tick),
@@ -200,13 +200,6 @@ own_port(Ip) ->
     case Ask("127.0.0.1") of
         0 -> Ask(binary_to_list(Ip));
         Port -> Port
-    end.
-
-own_proto() ->
-    case init:get_argument(proto_dist) of
-        {ok, [["inet_tls"] | _]} -> <<"tls">>;
-        {ok, [["inet6_tls"] | _]} -> <<"tls">>;
-        _ -> <<"tcp">>
     end.
 
 impl() ->

@@ -6,7 +6,7 @@
 %% (`inet_db', as the original did), for everything that runs in it.
 -module(redgrid_dial).
 
--export([allowed/2, forbidden/1, start/4, run/4]).
+-export([allowed/2, forbidden/1, proto/0, start/4, run/4]).
 -export([host_book/0, remember_host/3]).
 -export_type([book/0]).
 
@@ -14,18 +14,31 @@
 
 %% @doc Whether a node may be dialled at all, as far as its registration shows.
 -spec allowed(redgrid_registration:registration(), Own :: binary()) ->
-          ok | {refused, other_name_style | no_port | forbidden_address}.
+          ok | {refused, other_name_style | other_proto | no_port | forbidden_address}.
 allowed(#{node := Node, ip := Ip} = Registration, Own) ->
     Literals = [Address || Text <- [Ip, redgrid_registration:host_of(Node)],
                            {ok, Address} <- [inet:parse_address(binary_to_list(Text))]],
-    case redgrid_registration:name_style(Node) =:= redgrid_registration:name_style(Own) of
-        false -> {refused, other_name_style};
-        true ->
-            case {maps:get(port, Registration), lists:any(fun forbidden/1, Literals)} of
-                {0, _} -> {refused, no_port};
-                {_, true} -> {refused, forbidden_address};
-                {_, false} -> ok
-            end
+    SameStyle = redgrid_registration:name_style(Node) =:= redgrid_registration:name_style(Own),
+    case {SameStyle, same_proto(Registration), maps:get(port, Registration), lists:any(fun forbidden/1, Literals)} of
+        {false, _, _, _} -> {refused, other_name_style};
+        {_, false, _, _} -> {refused, other_proto};
+        {_, _, 0, _} -> {refused, no_port};
+        {_, _, _, true} -> {refused, forbidden_address};
+        {true, true, _, false} -> ok
+    end.
+
+%% A member that speaks TLS where we do not, or the other way round, would only cost both a failed handshake. One of the
+%% Erlang redgrid of 2011 does not tell.
+same_proto(#{classic := true}) -> true;
+same_proto(#{proto := Proto}) -> Proto =:= proto().
+
+%% @doc What this Erlang node speaks to others: `-proto_dist'.
+-spec proto() -> binary().
+proto() ->
+    case init:get_argument(proto_dist) of
+        {ok, [["inet_tls"] | _]} -> <<"tls">>;
+        {ok, [["inet6_tls"] | _]} -> <<"tls">>;
+        _ -> <<"tcp">>
     end.
 
 %% @doc Addresses that lead to no host in particular: unspecified, multicast, broadcast, link-local.

@@ -101,6 +101,8 @@ some_are_never_dialled_test_() ->
     [?_assertEqual(ok, redgrid_dial:allowed(R, Own)),
      ?_assertEqual(ok, redgrid_dial:allowed(R#{port := unknown}, Own)),
      ?_assertEqual({refused, no_port}, redgrid_dial:allowed(R#{port := 0}, Own)),
+     ?_assertEqual({refused, other_proto}, redgrid_dial:allowed(R#{proto := <<"tls">>}, Own)),
+     ?_assertEqual(ok, redgrid_dial:allowed(R#{proto := <<"tls">>, classic := true}, Own)),
      ?_assertEqual({refused, other_name_style}, redgrid_dial:allowed(R#{node := <<"foo@box">>}, Own))]
         ++ [?_assertEqual({refused, forbidden_address}, redgrid_dial:allowed(R#{ip := Ip}, Own))
             || Ip <- [<<"224.0.0.1">>, <<"169.254.1.1">>, <<"0.0.0.0">>, <<"255.255.255.255">>, <<"fe80::1">>, <<"ff02::1">>]].
