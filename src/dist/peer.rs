@@ -17,6 +17,7 @@ use super::{
 };
 use crate::term::{Limits, Raw};
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -202,8 +203,6 @@ impl Connection<'_> {
         let mut input = BytesMut::with_capacity(READ);
         let mut clock = interval((self.node.tick_time() / 8).max(Duration::from_millis(1)));
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Much has come: when it is answered, a moment is waited for more.
-        let mut pause = false;
         // Whole frames are left in `input`.
         let mut more = false;
         loop {
@@ -216,8 +215,11 @@ impl Connection<'_> {
                 match self.frames(&mut input) {
                     Ok(left) => {
                         more = left;
-                        if !full && self.frames - before >= MANY {
-                            pause = true;
+                        if !full
+                            && self.frames - before >= MANY
+                            && let Err(reason) = self.rest(&mut writer)
+                        {
+                            return reason;
                         }
                     }
                     Err(reason) => return reason,
@@ -225,10 +227,6 @@ impl Connection<'_> {
                 continue;
             }
             self.out.refill();
-            if pause && self.out.is_empty() {
-                pause = false;
-                self.node.moment();
-            }
             // No branch goes first: a peer that never pauses must starve neither our calls, nor the answers of
             // functions, nor the clock.
             tokio::select! {
@@ -240,12 +238,12 @@ impl Connection<'_> {
                     self.flush(&mut reader, &mut writer).await;
                     return reason;
                 }
-                wrote = writer.write_buf(&mut self.out), if !self.out.is_empty() => match wrote {
-                    Ok(0) => return DownReason::Closed,
-                    Ok(_) => self.state.wrote(now(), !self.out.is_empty()),
-                    Err(error) => return io_reason(&error),
-                },
-                read = reader.read_buf(&mut input), if reading && !pause => match read {
+                wrote = writer.write_buf(&mut self.out), if !self.out.is_empty() => {
+                    if let Err(reason) = self.wrote(wrote) {
+                        return reason;
+                    }
+                }
+                read = reader.read_buf(&mut input), if reading => match read {
                     Ok(0) => return DownReason::Closed,
                     Ok(_) => {
                         self.state.read(now());
@@ -304,6 +302,32 @@ impl Connection<'_> {
             while reader.read(&mut rest).await.is_ok_and(|count| count > 0) {}
         };
         let _ = tokio::time::timeout(FLUSH, all).await;
+    }
+
+    fn wrote(&mut self, count: std::io::Result<usize>) -> Result<(), DownReason> {
+        match count {
+            Ok(0) => Err(DownReason::Closed),
+            Ok(_) => {
+                self.state.wrote(now(), !self.out.is_empty());
+                Ok(())
+            }
+            Err(error) => Err(io_reason(&error)),
+        }
+    }
+
+    /// Much has come: it is answered, and a moment is waited for more. Not when the socket does not take the answers at
+    /// once: two nodes that wait for each other to read would wait for ever.
+    fn rest<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> Result<(), DownReason> {
+        self.out.refill();
+        if !self.out.is_empty()
+            && let Some(count) = writer.write_buf(&mut self.out).now_or_never()
+        {
+            self.wrote(count)?;
+        }
+        if self.out.is_empty() {
+            self.node.moment();
+        }
+        Ok(())
     }
 
     fn has_room(&self, limit: usize) -> bool {
