@@ -4,7 +4,8 @@
 //! While more than [`HIGH_WATER`] bytes wait to be written nothing is taken from the mailbox; above [`FULL`], nothing is
 //! read either. The room between the two is for answers: were they one, two nodes that flood each other would both stop
 //! reading, and neither would ever write again. What is left of large messages counts apart, as it is no copy and others
-//! pass it by: it may be as much as one message. A peer that takes no bytes at all is cut off after the tick time.
+//! pass it by: it may be as much as one message, and half of that where we would add our own. A peer that takes no bytes
+//! at all is cut off after the tick time.
 
 use super::{
     Answer, DownReason, Node, PeerInfo,
@@ -206,8 +207,8 @@ impl Connection<'_> {
         // Whole frames are left in `input`.
         let mut more = false;
         loop {
-            let room = self.has_room(HIGH_WATER);
-            let reading = self.has_room(FULL);
+            let room = self.has_room_for_our_own();
+            let reading = self.has_room();
             if more && reading {
                 // A full buffer means that more is there already.
                 let full = input.len() == input.capacity();
@@ -255,7 +256,7 @@ impl Connection<'_> {
                     self.command(command);
                     // What else waits leaves in the same write.
                     for _ in 0..MAILBOX {
-                        if !self.has_room(HIGH_WATER) {
+                        if !self.has_room_for_our_own() {
                             break;
                         }
                         match start.commands.try_recv() {
@@ -330,8 +331,19 @@ impl Connection<'_> {
         Ok(())
     }
 
-    fn has_room(&self, limit: usize) -> bool {
-        self.out.len() < limit && self.out.large() < self.node.max_frame().max(FULL)
+    /// Whether answers have room, so that something may be read.
+    fn has_room(&self) -> bool {
+        self.out.len() < FULL && self.out.large() < self.most_large()
+    }
+
+    /// Whether something of our own may be added: less than would keep us from reading.
+    fn has_room_for_our_own(&self) -> bool {
+        self.out.len() < HIGH_WATER && self.out.large() < self.most_large() / 2
+    }
+
+    /// How much of large messages may wait.
+    fn most_large(&self) -> usize {
+        self.node.max_frame().max(FULL)
     }
 
     /// Calls whose callers are gone without a word, as the mailbox was full, are taken back.
@@ -369,7 +381,7 @@ impl Connection<'_> {
                 };
                 break;
             }
-            if !self.has_room(FULL) {
+            if !self.has_room() {
                 return Ok(true);
             }
             input.advance(4);
