@@ -38,7 +38,8 @@ async fn rubbish_on_the_distribution_port_is_one_line_each_and_hurts_nobody() {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
         let from = stream.local_addr().unwrap();
         stream.write_all(bytes).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
+        // The node may have closed the connection by now, which is what it should do.
+        let _ = stream.shutdown(Shutdown::Write);
         let line = node.log_line(&format!("from={from}")).await;
         assert!(
             line.contains("WARN") && line.contains("refused"),
