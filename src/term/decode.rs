@@ -11,8 +11,8 @@ use super::atoms::AtomTable;
 use super::check::{self, FunHead, skip, u16_at, u32_at};
 use super::view::View;
 use super::{
-    Atom, BitBinary, ByteList, ExternalFun, FixInteger, Float, ImproperList, InternalFun, List,
-    Map, Term, TermError, Tuple,
+    Atom, Binary, BitBinary, ByteList, ExternalFun, FixInteger, Float, ImproperList, InternalFun,
+    List, Map, Term, TermError, Tuple,
 };
 
 /// A container whose inside is being read.
@@ -23,13 +23,13 @@ struct Open {
 }
 
 enum Kind {
-    /// Around the whole term.
-    Outermost,
     Tuple,
     /// Its tail follows its last item.
     List,
-    /// A list whose tail is a term of its own: the last item.
-    Improper,
+    /// A list whose tail is a term of its own: this, or the last item.
+    Improper {
+        last: Option<Box<Term>>,
+    },
     /// Key, value, key, value.
     Map,
     /// A local fun; its head stands at this offset.
@@ -42,6 +42,43 @@ impl Open {
     fn new(kind: Kind, left: usize, most: usize) -> Open {
         let items = Vec::with_capacity(left.min(most));
         Open { kind, items, left }
+    }
+
+    /// Makes a term in the place where it stays. A finished one would be put together on our stack and copied, which for the
+    /// 56 bytes of a term takes longer than making it.
+    #[inline(always)]
+    fn put(&mut self, item: impl FnOnce() -> Term) {
+        self.items.extend(std::iter::once_with(item));
+        self.left -= 1;
+    }
+
+    /// Puts a container whose terms are all there.
+    #[inline(always)]
+    fn close(&mut self, full: Open, input: Input<'_>) -> Result<(), TermError> {
+        match full.kind {
+            Kind::Tuple => {
+                let elements = full.items;
+                self.put(|| Term::Tuple(Tuple { elements }));
+            }
+            Kind::List
+                if full
+                    .items
+                    .first()
+                    .is_some_and(|first| super::byte(first).is_none()) =>
+            {
+                let elements = full.items;
+                self.put(|| Term::List(List { elements }));
+            }
+            Kind::Improper { last: Some(last) } => {
+                let elements = full.items;
+                self.put(|| Term::ImproperList(ImproperList { elements, last }));
+            }
+            _ => {
+                let full = close(full, input)?;
+                self.put(|| full);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -58,29 +95,43 @@ pub(super) fn decode(term: View<'_>, max_depth: usize) -> Result<Term, TermError
         b: term.framed(),
         atoms: term.atoms(),
     };
-    let most = input.b.len();
+    let too_deep = TermError::TooDeep { limit: max_depth };
     let mut at = 0;
+    let mut whole = Open::new(Kind::Tuple, 1, 0);
+    let mut top = match input.leaves(&mut whole, &mut at)? {
+        None => return whole.items.pop().ok_or(unchecked(at)),
+        Some(_) if max_depth == 0 => return Err(too_deep),
+        Some(open) => open,
+    };
+    // What is around `top`, which itself is one level more.
     let mut stack: Vec<Open> = Vec::new();
-    let mut top = Open::new(Kind::Outermost, 1, 1);
     loop {
-        let opened = input.leaves(&mut top, &mut at)?;
-        if let Some(inner) = opened {
-            if stack.len() >= max_depth {
-                return Err(TermError::TooDeep { limit: max_depth });
+        while let Some(mut inner) = input.leaves(&mut top, &mut at)? {
+            if stack.len() + 2 > max_depth {
+                return Err(too_deep);
+            }
+            let innermost = input.leaves(&mut inner, &mut at)?;
+            // Most containers hold nothing but leaves, and never go onto the stack.
+            if innermost.is_none() && input.ends(&inner, &mut at) {
+                top.close(inner, input)?;
+                continue;
             }
             stack.push(std::mem::replace(&mut top, inner));
-            continue;
+            if let Some(innermost) = innermost {
+                if stack.len() + 2 > max_depth {
+                    return Err(too_deep);
+                }
+                stack.push(std::mem::replace(&mut top, innermost));
+            }
         }
-        if matches!(top.kind, Kind::List) && !input.tail(&mut top, &mut at)? {
-            top.items.reserve(top.left.min(most));
+        if !input.ends(&top, &mut at) && !input.tail(&mut top, &mut at)? {
             continue;
         }
         let Some(outer) = stack.pop() else {
-            return top.items.pop().ok_or(unchecked(at));
+            return close(top, input);
         };
         let full = std::mem::replace(&mut top, outer);
-        top.items.push(close(full, input)?);
-        top.left -= 1;
+        top.close(full, input)?;
     }
 }
 
@@ -92,109 +143,153 @@ fn unchecked(at: usize) -> TermError {
 
 impl Input<'_> {
     /// Reads what is in a container until that is complete, or another one opens inside.
+    #[inline(always)]
     fn leaves(self, top: &mut Open, at: &mut usize) -> Result<Option<Open>, TermError> {
         let b = self.b;
         let count = |at: usize| u32_at(b, at + 1).map(|n| n as usize).ok_or(unchecked(at));
         while top.left > 0 {
             let rest = b.get(*at..).unwrap_or_default();
-            let (leaf, len) = match *rest {
+            *at += match *rest {
                 [check::SMALL_INTEGER, n, ..] => {
                     let value = i32::from(n);
-                    (Term::FixInteger(FixInteger { value }), 2)
+                    top.put(|| Term::FixInteger(FixInteger { value }));
+                    2
                 }
                 [check::INTEGER, a, b, c, d, ..] => {
                     let value = i32::from_be_bytes([a, b, c, d]);
-                    (Term::FixInteger(FixInteger { value }), 5)
+                    top.put(|| Term::FixInteger(FixInteger { value }));
+                    5
                 }
                 [check::SMALL_ATOM, len, ..] => {
                     let len = 2 + usize::from(len);
                     let name = rest.get(2..len).and_then(|name| str::from_utf8(name).ok());
                     let name = name.ok_or(unchecked(*at))?.to_owned();
-                    (Term::Atom(Atom { name }), len)
+                    top.put(|| Term::Atom(Atom { name }));
+                    len
                 }
                 [check::SMALL_BIG, len @ 0..=8, sign, ..] => {
                     let magnitude = rest.get(3..3 + usize::from(len)).ok_or(unchecked(*at))?;
-                    (small_big(sign, magnitude), 3 + usize::from(len))
+                    top.put(|| small_big(sign, magnitude));
+                    3 + usize::from(len)
                 }
-                [check::NIL, ..] => (
-                    Term::List(List {
-                        elements: Vec::new(),
-                    }),
-                    1,
-                ),
+                [check::BINARY, a, b, c, d, ..] => {
+                    let len = 5 + u32::from_be_bytes([a, b, c, d]) as usize;
+                    let bytes = rest.get(5..len).ok_or(unchecked(*at))?.to_vec();
+                    top.put(|| Term::Binary(Binary { bytes }));
+                    len
+                }
+                [check::FLOAT, a, b, c, d, e, f, g, h, ..] => {
+                    let value = f64::from_be_bytes([a, b, c, d, e, f, g, h]);
+                    top.put(|| Term::Float(Float { value }));
+                    9
+                }
+                [check::NIL, ..] => {
+                    let elements = Vec::new();
+                    top.put(|| Term::List(List { elements }));
+                    1
+                }
                 [check::SMALL_TUPLE, arity, ..] => {
                     *at += 2;
                     return Ok(Some(Open::new(Kind::Tuple, arity.into(), b.len())));
                 }
                 [check::LIST, ..] => {
-                    let inner = Open::new(Kind::List, count(*at)?, b.len());
+                    let count = count(*at)?;
                     *at += 5;
-                    return Ok(Some(inner));
+                    return Ok(Some(Open::new(Kind::List, count, b.len())));
                 }
                 [check::MAP, ..] => {
-                    let inner = Open::new(Kind::Map, 2 * count(*at)?, b.len());
+                    let count = 2 * count(*at)?;
                     *at += 5;
-                    return Ok(Some(inner));
+                    return Ok(Some(Open::new(Kind::Map, count, b.len())));
                 }
                 [check::LARGE_TUPLE, ..] => {
-                    let inner = Open::new(Kind::Tuple, count(*at)?, b.len());
+                    let count = count(*at)?;
                     *at += 5;
-                    return Ok(Some(inner));
+                    return Ok(Some(Open::new(Kind::Tuple, count, b.len())));
                 }
                 [check::FUN, ..] => {
                     let head = check::fun_head(b, *at)?;
-                    let inner = Open::new(Kind::Fun { at: *at }, head.free, b.len());
+                    let kind = Kind::Fun { at: *at };
                     *at += head.len;
-                    return Ok(Some(inner));
+                    return Ok(Some(Open::new(kind, head.free, b.len())));
                 }
                 [check::RECORD, ..] => {
                     return Err(TermError::NotRepresentable { what: "record" });
                 }
                 [check::STRING, ..] => {
                     let bytes = string_at(b, at)?.to_vec();
-                    let leaf = match bytes.is_empty() {
+                    top.put(|| match bytes.is_empty() {
                         true => Term::List(List::nil()),
                         false => Term::ByteList(ByteList { bytes }),
-                    };
-                    (leaf, 0)
+                    });
+                    0
+                }
+                [check::PID, ..] => {
+                    let view = View::over(rest, self.atoms);
+                    let pid = view.pid().ok_or(unchecked(*at))?;
+                    top.put(|| Term::Pid(pid));
+                    skip(rest)
+                }
+                [check::REFERENCE, ..] => {
+                    let view = View::over(rest, self.atoms);
+                    let reference = view.reference().ok_or(unchecked(*at))?;
+                    top.put(|| Term::Reference(Box::new(reference)));
+                    skip(rest)
                 }
                 [tag, ..] => {
                     let len = skip(rest);
                     let leaf = rest.get(..len).and_then(|leaf| self.leaf(tag, leaf));
-                    (leaf.ok_or(unchecked(*at))?, len)
+                    let leaf = leaf.ok_or(unchecked(*at))?;
+                    top.put(|| leaf);
+                    len
                 }
                 [] => return Err(unchecked(*at)),
             };
-            *at += len;
-            top.items.push(leaf);
-            top.left -= 1;
         }
         Ok(None)
     }
 
-    /// Reads the tail of a list; `false`: there is more of it. The tail may be the next list on the wire, whose elements
-    /// belong to the same list.
+    /// Whether a container whose items are all there is complete: a list still has its tail, which is mostly the
+    /// empty list.
+    #[inline]
+    fn ends(self, full: &Open, at: &mut usize) -> bool {
+        if !matches!(full.kind, Kind::List) {
+            return true;
+        }
+        let nil = self.b.get(*at) == Some(&check::NIL);
+        *at += usize::from(nil);
+        nil
+    }
+
+    /// Reads the tail of a list that is not the empty list; `false`: there is more of it. The tail may be the next list
+    /// on the wire, whose elements belong to the same list.
     fn tail(self, top: &mut Open, at: &mut usize) -> Result<bool, TermError> {
-        match self.b.get(*at) {
-            Some(&check::NIL) => {
-                *at += 1;
-                Ok(true)
-            }
-            Some(&check::LIST) => {
-                top.left = u32_at(self.b, *at + 1).ok_or(unchecked(*at))? as usize;
+        let rest = self.b.get(*at..).unwrap_or_default();
+        match *rest.first().ok_or(unchecked(*at))? {
+            check::LIST => {
+                top.left = u32_at(rest, 1).ok_or(unchecked(*at))? as usize;
+                top.items.reserve(top.left.min(rest.len()));
                 *at += 5;
                 Ok(false)
             }
-            Some(&check::STRING) => {
+            check::STRING => {
                 let string = string_at(self.b, at)?;
-                top.items
-                    .extend(string.iter().map(|n| super::int(i64::from(*n))));
+                let items = string.iter().map(|n| super::int(i64::from(*n)));
+                top.items.extend(items);
                 Ok(true)
             }
-            _ => {
-                top.kind = Kind::Improper;
+            check::SMALL_TUPLE | check::LARGE_TUPLE | check::MAP | check::FUN | check::RECORD => {
+                top.kind = Kind::Improper { last: None };
                 top.left = 1;
                 Ok(false)
+            }
+            tag => {
+                let len = skip(rest);
+                let last = rest.get(..len).and_then(|last| self.leaf(tag, last));
+                let last = Some(Box::new(last.ok_or(unchecked(*at))?));
+                top.kind = Kind::Improper { last };
+                *at += len;
+                Ok(true)
             }
         }
     }
@@ -282,16 +377,15 @@ fn close(full: Open, input: Input<'_>) -> Result<Term, TermError> {
     match kind {
         Kind::Tuple => Ok(Term::Tuple(Tuple { elements: items })),
         Kind::List => Ok(super::list(items)),
-        Kind::Improper => match items.pop() {
+        Kind::Improper { last } => match last.or_else(|| items.pop().map(Box::new)) {
             Some(last) => Ok(Term::ImproperList(ImproperList {
                 elements: items,
-                last: Box::new(last),
+                last,
             })),
             None => Err(unchecked(0)),
         },
         Kind::Map => map(items),
         Kind::Fun { at } => fun(input, at, items),
-        Kind::Outermost => items.pop().ok_or(unchecked(0)),
     }
 }
 

@@ -54,10 +54,14 @@ pub fn compare_keys(a: &Term, b: &Term) -> Ordering {
 /// again for each comparison.
 pub(super) fn hint(term: &Term) -> u64 {
     let beginning = |bytes: &[u8]| {
-        let mut word = [0; 8];
-        let known = bytes.len().min(7);
-        word[1..=known].copy_from_slice(&bytes[..known]);
-        u64::from_be_bytes(word)
+        if let Some(word) = bytes.first_chunk() {
+            return u64::from_be_bytes(*word) >> 8;
+        }
+        let shift = 8 * (7 - bytes.len());
+        let word = bytes
+            .iter()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        word << shift
     };
     let rest = match term {
         Term::Atom(atom) => beginning(atom.name.as_bytes()),

@@ -27,18 +27,24 @@ pub fn put_version(buf: &mut impl BufMut) {
 }
 
 /// An atom of at most 255 characters.
+#[inline]
 pub fn put_atom(buf: &mut impl BufMut, name: &str) {
-    match name.len() {
-        0..=255 => {
-            buf.put_slice(&[check::SMALL_ATOM, name.len() as u8]);
+    match u8::try_from(name.len()) {
+        Ok(len) => {
+            buf.put_slice(&[check::SMALL_ATOM, len]);
             buf.put_slice(name.as_bytes());
         }
-        _ if is_atom_name(name) => {
-            buf.put_u8(check::ATOM);
-            buf.put_u16(name.len() as u16);
-            buf.put_slice(name.as_bytes());
-        }
-        _ => put_atom(buf, "badarg"),
+        Err(_) => put_long_atom(buf, name),
+    }
+}
+
+fn put_long_atom(buf: &mut impl BufMut, name: &str) {
+    if is_atom_name(name) {
+        buf.put_u8(check::ATOM);
+        buf.put_u16(name.len() as u16);
+        buf.put_slice(name.as_bytes());
+    } else {
+        put_atom(buf, "badarg");
     }
 }
 
@@ -241,18 +247,35 @@ pub fn put_term(buf: &mut (impl BufMut + AsMut<[u8]>), term: &Term) {
     let _ = put_term_noting(buf, term);
 }
 
-/// What is still to be written inside the containers whose heads are written.
-enum Todo<'t> {
-    Terms(std::slice::Iter<'t, Term>),
-    /// The elements of a proper list, and the empty list behind them.
-    List(std::slice::Iter<'t, Term>),
+/// A container whose head is written.
+struct Open<'t> {
+    /// What comes next inside.
+    terms: std::slice::Iter<'t, Term>,
+    /// What comes after those.
+    then: Then<'t>,
+}
+
+enum Then<'t> {
+    Nothing,
+    /// The empty list, which ends a proper one.
+    Nil,
+    /// A term that stands alone: the tail of a list.
     Term(&'t Term),
-    Pairs(std::vec::IntoIter<(u64, &'t Term, &'t Term)>),
+    /// So many pairs of a map, the last ones of the vector of all pairs.
+    Pairs(usize),
+    /// The value that belongs to the key before it, and then so many pairs.
+    Value(&'t Term, usize),
     /// A fun's size field, which counts from itself to here.
-    FunEnd {
-        size_at: usize,
+    Size {
+        at: usize,
     },
 }
+
+/// The pairs that are still to be written of all open maps, the next one last, with the [`order::hint`] of each key.
+type Pairs<'t> = Vec<(u64, &'t Term, &'t Term)>;
+
+/// Containers inside each other that are written without asking for more memory.
+const DEPTH: usize = 16;
 
 /// Writes a whole term and says what in it was no Erlang value, if anything.
 pub(super) fn put_term_noting(
@@ -260,51 +283,100 @@ pub(super) fn put_term_noting(
     term: &Term,
 ) -> Option<&'static str> {
     let mut fault = None;
-    let mut todo = vec![Todo::Term(term)];
-    while let Some(next) = todo.last_mut() {
-        let term = match next {
-            Todo::Terms(terms) => terms.next(),
-            Todo::Term(term) => {
-                let term = *term;
-                todo.pop();
-                Some(term)
-            }
-            Todo::Pairs(pairs) => pairs.next().map(|(_, key, value)| {
-                todo.push(Todo::Term(value));
-                key
-            }),
-            Todo::List(terms) => {
-                let next = terms.next();
-                if next.is_none() {
-                    put_nil(buf);
+    let mut pairs = Pairs::new();
+    let mut outer: Vec<Open<'_>> = Vec::with_capacity(DEPTH);
+    let mut top = Open::alone(term, Then::Nothing);
+    loop {
+        while let Some(mut inner) = put_leaves(buf, &mut top.terms, &mut pairs, &mut fault) {
+            let innermost = put_leaves(buf, &mut inner.terms, &mut pairs, &mut fault);
+            match (innermost, &inner.then) {
+                // Most containers hold nothing but leaves, and never go onto the stack.
+                (None, Then::Nothing) => {}
+                (None, Then::Nil) => put_nil(buf),
+                (None, _) => top.enter(inner, &mut outer),
+                (Some(innermost), _) => {
+                    top.enter(inner, &mut outer);
+                    top.enter(innermost, &mut outer);
                 }
-                next
             }
-            Todo::FunEnd { size_at } => {
+        }
+        match top.then {
+            Then::Pairs(left) if left > 0 => {
+                if let Some((_, key, value)) = pairs.pop() {
+                    top = Open::alone(key, Then::Value(value, left - 1));
+                }
+                continue;
+            }
+            Then::Value(value, left) => {
+                top = Open::alone(value, Then::Pairs(left));
+                continue;
+            }
+            Then::Term(term) => {
+                top = Open::alone(term, Then::Nothing);
+                continue;
+            }
+            Then::Nil => put_nil(buf),
+            Then::Size { at } => {
                 let written = buf.as_mut();
-                let size = (written.len() - *size_at) as u32;
-                written[*size_at..*size_at + 4].copy_from_slice(&size.to_be_bytes());
-                None
+                let size = (written.len() - at) as u32;
+                written[at..at + 4].copy_from_slice(&size.to_be_bytes());
             }
-        };
-        let Some(term) = term else {
-            todo.pop();
-            continue;
-        };
-        if let Err(what) = put_one(buf, term, &mut todo) {
-            put_atom(buf, "badarg");
-            fault = fault.or(Some(what));
+            Then::Nothing | Then::Pairs(_) => {}
+        }
+        match outer.pop() {
+            Some(open) => top = open,
+            None => return fault,
         }
     }
-    fault
 }
 
-/// Writes a leaf, or a container's head and leaves its inside to be done. On an error nothing was written.
+impl<'t> Open<'t> {
+    fn new(terms: &'t [Term], then: Then<'t>) -> Open<'t> {
+        let terms = terms.iter();
+        Open { terms, then }
+    }
+
+    fn alone(term: &'t Term, then: Then<'t>) -> Open<'t> {
+        Open::new(std::slice::from_ref(term), then)
+    }
+
+    /// Goes on with what is inside, and comes back to itself unless that was the last of it.
+    fn enter(&mut self, inner: Open<'t>, outer: &mut Vec<Open<'t>>) {
+        let open = std::mem::replace(self, inner);
+        if !open.terms.as_slice().is_empty() || !matches!(open.then, Then::Nothing) {
+            outer.push(open);
+        }
+    }
+}
+
+/// Writes terms up to a container, of which it writes the head.
+#[inline(always)]
+fn put_leaves<'t>(
+    buf: &mut (impl BufMut + AsMut<[u8]>),
+    terms: &mut std::slice::Iter<'t, Term>,
+    pairs: &mut Pairs<'t>,
+    fault: &mut Option<&'static str>,
+) -> Option<Open<'t>> {
+    for term in terms {
+        match put_one(buf, term, pairs) {
+            Ok(None) => {}
+            Ok(open) => return open,
+            Err(what) => {
+                put_atom(buf, "badarg");
+                *fault = fault.or(Some(what));
+            }
+        }
+    }
+    None
+}
+
+/// Writes a leaf, or a container's head. On an error nothing was written.
+#[inline(always)]
 fn put_one<'t>(
     buf: &mut (impl BufMut + AsMut<[u8]>),
     term: &'t Term,
-    todo: &mut Vec<Todo<'t>>,
-) -> Result<(), &'static str> {
+    pairs: &mut Pairs<'t>,
+) -> Result<Option<Open<'t>>, &'static str> {
     match term {
         Term::Atom(atom) => put_atom(buf, checked(atom)?),
         Term::FixInteger(n) => put_int(buf, i64::from(n.value)),
@@ -324,7 +396,7 @@ fn put_one<'t>(
             put_atom(buf, function);
             put_int(buf, i64::from(fun.arity));
         }
-        Term::InternalFun(fun) => put_fun(buf, fun, todo)?,
+        Term::InternalFun(fun) => return put_fun(buf, fun).map(Some),
         Term::Binary(binary) if u32::try_from(binary.bytes.len()).is_err() => {
             return Err("a binary of 4 GiB or more");
         }
@@ -335,7 +407,7 @@ fn put_one<'t>(
             Some(bytes) => put_bytes(buf, &bytes),
             None => {
                 put_list(buf, list.elements.len());
-                todo.push(Todo::List(list.elements.iter()));
+                return Ok(Some(Open::new(&list.elements, Then::Nil)));
             }
         },
         Term::ImproperList(list) if list.elements.is_empty() => {
@@ -343,27 +415,24 @@ fn put_one<'t>(
         }
         Term::ImproperList(list) => {
             put_list(buf, list.elements.len());
-            todo.push(Todo::Term(&list.last));
-            todo.push(Todo::Terms(list.elements.iter()));
+            return Ok(Some(Open::new(&list.elements, Then::Term(&list.last))));
         }
         Term::Tuple(tuple) => {
             put_tuple(buf, tuple.elements.len());
-            todo.push(Todo::Terms(tuple.elements.iter()));
+            return Ok(Some(Open::new(&tuple.elements, Then::Nothing)));
         }
         Term::Map(map) => {
-            let mut pairs: Vec<_> = map
-                .map
-                .iter()
-                .map(|(key, value)| (order::hint(key), key, value))
-                .collect();
-            pairs.sort_unstable_by(|(hint_a, a, _), (hint_b, b, _)| {
-                hint_a.cmp(hint_b).then_with(|| order::compare_keys(a, b))
+            put_map(buf, map.map.len());
+            let outer = pairs.len();
+            let new = map.map.iter();
+            pairs.extend(new.map(|(key, value)| (order::hint(key), key, value)));
+            pairs[outer..].sort_unstable_by(|(hint_a, a, _), (hint_b, b, _)| {
+                hint_b.cmp(hint_a).then_with(|| order::compare_keys(b, a))
             });
-            put_map(buf, pairs.len());
-            todo.push(Todo::Pairs(pairs.into_iter()));
+            return Ok(Some(Open::new(&[], Then::Pairs(map.map.len()))));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 fn checked(atom: &Atom) -> Result<&str, &'static str> {
@@ -412,7 +481,8 @@ fn put_bits(buf: &mut impl BufMut, bits: &BitBinary) -> Result<(), &'static str>
 
 /// The bytes of a list that fits STRING_EXT.
 fn bytes_of(elements: &[Term]) -> Option<Vec<u8>> {
-    if elements.len() > MAX_STRING {
+    // Most lists are known by their first element not to be one.
+    if elements.len() > MAX_STRING || super::byte(elements.first()?).is_none() {
         return None;
     }
     elements.iter().map(super::byte).collect()
@@ -421,8 +491,7 @@ fn bytes_of(elements: &[Term]) -> Option<Vec<u8>> {
 fn put_fun<'t>(
     buf: &mut (impl BufMut + AsMut<[u8]>),
     fun: &'t InternalFun,
-    todo: &mut Vec<Todo<'t>>,
-) -> Result<(), &'static str> {
+) -> Result<Open<'t>, &'static str> {
     let InternalFun::New {
         module,
         arity,
@@ -449,7 +518,5 @@ fn put_fun<'t>(
     put_int(buf, i64::from(*old_index));
     put_int(buf, i64::from(*old_uniq));
     put_checked_pid(buf, pid)?;
-    todo.push(Todo::FunEnd { size_at });
-    todo.push(Todo::Terms(free_vars.iter()));
-    Ok(())
+    Ok(Open::new(free_vars, Then::Size { at: size_at }))
 }
