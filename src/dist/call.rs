@@ -14,7 +14,7 @@
 use super::message::{Body, Message};
 use crate::term::{
     Raw, View,
-    write::{put_atom, put_list, put_nil, put_raw, put_tuple},
+    write::{put_atom, put_int, put_list, put_nil, put_raw, put_string, put_tuple},
 };
 use bytes::BytesMut;
 
@@ -203,16 +203,11 @@ pub(crate) fn task(mfa: &Raw, args: &Raw) -> Option<Task> {
     }
 }
 
-/// Arguments up to this size are copied out of the memory of the frame that brought them.
-const COPY_UP_TO: usize = 16 * 1024;
-
 impl Task {
     /// The same in memory of its own where that is cheap, to be kept while the function runs.
     pub(crate) fn compact(&mut self) {
         for arg in &mut self.args {
-            if arg.len() <= COPY_UP_TO {
-                *arg = arg.compact();
-            }
+            *arg = arg.clone().kept();
         }
         if let Style::Erpc { result } = &mut self.style {
             *result = result.compact();
@@ -297,6 +292,19 @@ impl Task {
 pub(crate) fn atom(name: &str) -> Raw {
     let mut out = BytesMut::new();
     put_atom(&mut out, name);
+    Raw::own(out)
+}
+
+pub(crate) fn integer(value: i64) -> Raw {
+    let mut out = BytesMut::new();
+    put_int(&mut out, value);
+    Raw::own(out)
+}
+
+/// A list of code points.
+pub(crate) fn string(text: &str) -> Raw {
+    let mut out = BytesMut::new();
+    put_string(&mut out, text);
     Raw::own(out)
 }
 

@@ -30,6 +30,7 @@ mod options;
 mod otp;
 pub(crate) mod outbox;
 mod peer;
+mod process;
 mod room;
 mod slots;
 mod state;
@@ -43,6 +44,9 @@ pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
 pub use node::Node;
 pub use options::{Listen, Options, StartError};
+pub use process::{
+    Counts, MAX_BYTES, MAX_MESSAGES, Mail, Monitor, Over, Process, Request, SpawnError, To,
+};
 pub use tls::{Tls, TlsError, TlsPem, TlsVerify};
 
 use crate::term::Raw;

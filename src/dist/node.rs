@@ -9,6 +9,7 @@ use super::{
     ids::{self, Ids},
     message::Message,
     peer::{self, Command, Handle},
+    process::Processes,
     slots::{Slot, Slots},
     state::{self, Failure, Own},
     stream::Stream,
@@ -52,6 +53,7 @@ pub(super) struct Inner {
     port: u16,
     pub(super) service: Arc<dyn Service>,
     pub(super) slots: Mutex<Slots<Handle>>,
+    processes: Processes,
     /// Who waits for a connection that somebody else is making.
     pub(super) waiting: Mutex<HashMap<NodeName, Vec<Waiter>>>,
     pub(super) connections: AtomicU64,
@@ -104,6 +106,11 @@ impl Node {
             names: names.zip(ids::FIRST_NAME..).collect(),
             tick_time: options.tick_time,
         };
+        let processes = Processes::new(
+            own.ids.clone(),
+            options.name.clone(),
+            own.names.keys().cloned(),
+        );
         let registration = match options.epmd_mode {
             EpmdMode::Unregistered => None,
             mode => Some(
@@ -126,6 +133,7 @@ impl Node {
                 port,
                 service,
                 slots: Mutex::new(Slots::new(options.name.clone())),
+                processes,
                 waiting: Mutex::new(HashMap::new()),
                 connections: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -317,6 +325,8 @@ impl Node {
             self.inner.stopped.send_replace(true);
             slots.up().map(|(_, handle)| handle.clone()).collect()
         };
+        // Whoever is linked to our processes or watches them hears `shutdown`, and not only that the node is gone.
+        self.signals(self.processes().stop());
         for handle in &handles {
             handle.close(DownReason::Stopping);
         }
@@ -369,16 +379,24 @@ impl Node {
         self.inner.options.max_depth
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.inner.own.names.keys().map(String::as_str)
+    pub(crate) fn processes(&self) -> &Processes {
+        &self.inner.processes
     }
 
-    pub(crate) fn whereis(&self, name: &str) -> Option<Raw> {
-        self.inner
-            .own
-            .names
-            .get(name)
-            .map(|number| self.inner.own.ids.pid(*number))
+    /// All registered names, in no order.
+    pub fn registered(&self) -> Vec<String> {
+        let own = self.inner.own.names.keys().cloned();
+        own.chain(self.processes().names()).collect()
+    }
+
+    /// The pid that has a registered name on this node.
+    pub fn whereis(&self, name: &str) -> Option<Raw> {
+        let own = &self.inner.own;
+        let number = match own.names.get(name) {
+            Some(number) => Some(*number),
+            None => self.processes().whereis(name),
+        };
+        number.map(|number| own.ids.pid(number))
     }
 
     pub(super) fn handle(&self, peer: &NodeName) -> Option<Handle> {
@@ -386,6 +404,15 @@ impl Node {
             Some(Slot::Up(_, handle)) => Some(handle.clone()),
             _ => None,
         }
+    }
+
+    /// The connection of this number, while it stands.
+    pub(super) fn handle_by(&self, connection: u64) -> Option<Handle> {
+        let slots = lock(&self.inner.slots);
+        let (_, handle) = slots
+            .up()
+            .find(|(_, up)| up.info.connection == connection)?;
+        Some(handle.clone())
     }
 
     pub(super) fn next_connection(&self) -> u64 {
@@ -472,6 +499,7 @@ impl Node {
                 return;
             }
             // Told under the lock, so that ups and downs of one name come in their order.
+            self.processes().up(&info.name, !info.hidden);
             tell(&info.name, || self.inner.service.peer_up(&info));
             lock(&self.inner.waiting)
                 .remove(&info.name)
@@ -487,11 +515,13 @@ impl Node {
                 Stream::Plain(stream) => peer::run(&node, &info, stream, &mut start).await,
                 Stream::Sealed(stream) => peer::run(&node, &info, stream, &mut start).await,
             };
-            {
+            let owed = {
                 let mut slots = lock(&node.inner.slots);
                 slots.release(&info.name, id);
                 tell(&info.name, || node.inner.service.peer_down(&info, &reason));
-            }
+                node.processes().down(&info.name, !info.hidden, id)
+            };
+            node.signals(owed);
             info!(peer = %info.name, %reason, "disconnected");
             drop(start);
         });

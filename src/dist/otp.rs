@@ -2,11 +2,7 @@
 //! Whatever would act on the node (`halt`, `os:cmd`, code loading, the cookie) is not here, so it answers `undef`.
 
 use super::{Answer, Node, PeerInfo, call};
-use crate::term::{
-    Raw, View,
-    write::{put_int, put_string},
-};
-use bytes::BytesMut;
+use crate::term::{Raw, View};
 
 /// The release whose behaviour ours follows, as `erlang:system_info(otp_release)` tells it.
 pub(crate) const OTP_RELEASE: &str = "27";
@@ -25,7 +21,7 @@ pub(crate) fn apply(node: &Node, module: &str, function: &str, args: &[Raw]) -> 
             None => return Answer::Error(call::atom("badarg")),
         },
         ("erlang", "registered", []) => {
-            let mut names: Vec<_> = node.names().collect();
+            let mut names = node.registered();
             names.sort_unstable();
             call::list(
                 &names
@@ -47,8 +43,8 @@ pub(crate) fn apply(node: &Node, module: &str, function: &str, args: &[Raw]) -> 
         }
         ("code", "which", [_]) => call::atom("non_existing"),
         ("code", "is_loaded", [_]) => call::atom("false"),
-        ("net_kernel", "get_net_ticktime", []) => integer(node.tick_time().as_secs() as i64),
-        ("net_adm", "localhost", []) => string(node.name().host()),
+        ("net_kernel", "get_net_ticktime", []) => call::integer(node.tick_time().as_secs() as i64),
+        ("net_adm", "localhost", []) => call::string(node.name().host()),
         _ => return Answer::Undef,
     };
     Answer::Reply(value)
@@ -97,34 +93,22 @@ fn nodes(node: &Node, kinds: View<'_>) -> Option<Raw> {
 
 fn system_info(node: &Node, item: View<'_>) -> Option<Raw> {
     Some(match item.as_atom()? {
-        "otp_release" => string(OTP_RELEASE),
-        "system_version" => string(&format!(
+        "otp_release" => call::string(OTP_RELEASE),
+        "system_version" => call::string(&format!(
             "redgrid {} (Rust), speaks the distribution protocol of Erlang/OTP {OTP_RELEASE}\n",
             env!("CARGO_PKG_VERSION")
         )),
-        "version" => string(env!("CARGO_PKG_VERSION")),
-        "system_architecture" => string(&format!(
+        "version" => call::string(env!("CARGO_PKG_VERSION")),
+        "system_architecture" => call::string(&format!(
             "{}-{}",
             std::env::consts::ARCH,
             std::env::consts::OS
         )),
-        "creation" => integer(i64::from(node.creation())),
-        "wordsize" => integer(size_of::<usize>() as i64),
+        "creation" => call::integer(i64::from(node.creation())),
+        "wordsize" => call::integer(size_of::<usize>() as i64),
         "schedulers" | "schedulers_online" | "logical_processors" => {
-            integer(std::thread::available_parallelism().map_or(1, |n| n.get() as i64))
+            call::integer(std::thread::available_parallelism().map_or(1, |n| n.get() as i64))
         }
         _ => return None,
     })
-}
-
-fn integer(value: i64) -> Raw {
-    let mut out = BytesMut::new();
-    put_int(&mut out, value);
-    Raw::own(out)
-}
-
-fn string(text: &str) -> Raw {
-    let mut out = BytesMut::new();
-    put_string(&mut out, text);
-    Raw::own(out)
 }

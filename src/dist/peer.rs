@@ -22,11 +22,12 @@ use futures_util::FutureExt;
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
 };
@@ -83,30 +84,37 @@ pub(crate) enum Command {
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) info: PeerInfo,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::UnboundedSender<Queued>,
+    /// Room in the mailbox.
+    room: Arc<Semaphore>,
     close: watch::Sender<Option<DownReason>>,
 }
+
+/// A command in the mailbox, and the room that it takes there.
+type Queued = (Command, Option<OwnedSemaphorePermit>);
 
 /// What the task needs to run.
 pub(crate) struct Start {
     agreed: Agreed,
-    commands: mpsc::Receiver<Command>,
+    commands: Commands,
     close: watch::Receiver<Option<DownReason>>,
 }
 
 impl Handle {
     pub(crate) fn new(info: PeerInfo, agreed: Agreed) -> (Self, Start) {
-        let (commands, receiver) = mpsc::channel(MAILBOX);
+        let (commands, queued) = mpsc::unbounded_channel();
+        let room = Arc::new(Semaphore::new(MAILBOX));
         let (close, closing) = watch::channel(None);
         (
             Self {
                 info,
                 commands,
+                room: room.clone(),
                 close,
             },
             Start {
                 agreed,
-                commands: receiver,
+                commands: Commands { queued, room },
                 close: closing,
             },
         )
@@ -114,12 +122,25 @@ impl Handle {
 
     /// Puts a command into the mailbox, waiting while it is full. `false`: the connection is gone.
     pub(crate) async fn send(&self, command: Command) -> bool {
-        self.commands.send(command).await.is_ok()
+        match self.room.clone().acquire_owned().await {
+            Ok(room) => self.commands.send((command, Some(room))).is_ok(),
+            Err(_) => false,
+        }
     }
 
     /// Puts a command into the mailbox when there is room.
     pub(crate) fn try_send(&self, command: Command) -> bool {
-        self.commands.try_send(command).is_ok()
+        match self.room.clone().try_acquire_owned() {
+            Ok(room) => self.commands.send((command, Some(room))).is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Puts into the mailbox what the peer is owed, behind all that was put there before, whether there is room or not:
+    /// the ends of links and monitors, of which only so many are kept.
+    pub(crate) fn owe(&self, command: Command) {
+        // The connection is gone: then the peer has heard of all that by itself.
+        let _ = self.commands.send((command, None));
     }
 
     /// Asks the connection to end; the first reason counts.
@@ -136,6 +157,34 @@ impl Handle {
     /// Waits until the task has ended and its end was told to everybody.
     pub(crate) async fn closed(&self) {
         self.close.closed().await;
+    }
+}
+
+/// The reader's side of the mailbox.
+struct Commands {
+    queued: mpsc::UnboundedReceiver<Queued>,
+    room: Arc<Semaphore>,
+}
+
+impl Commands {
+    async fn recv(&mut self) -> Option<Command> {
+        Some(self.queued.recv().await?.0)
+    }
+
+    fn try_recv(&mut self) -> Option<Command> {
+        Some(self.queued.try_recv().ok()?.0)
+    }
+
+    /// Takes nothing more in.
+    fn close(&mut self) {
+        self.queued.close();
+        self.room.close();
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -233,7 +282,7 @@ impl Connection<'_> {
             tokio::select! {
                 reason = closing(&mut start.close) => {
                     start.commands.close();
-                    while let Ok(command) = start.commands.try_recv() {
+                    while let Some(command) = start.commands.try_recv() {
                         self.command(command);
                     }
                     self.flush(&mut reader, &mut writer).await;
@@ -260,8 +309,8 @@ impl Connection<'_> {
                             break;
                         }
                         match start.commands.try_recv() {
-                            Ok(command) => self.command(command),
-                            Err(_) => break,
+                            Some(command) => self.command(command),
+                            None => break,
                         }
                     }
                 }
@@ -508,6 +557,12 @@ impl Connection<'_> {
                             let _ = answer.send(result);
                         }
                     }
+                    Effect::Process(message) => self.process(message),
+                    Effect::Broadcast {
+                        from,
+                        name,
+                        message,
+                    } => self.broadcast(from, name, message),
                     Effect::Dropped(what) => self.dropped(&what),
                 }
             }
@@ -518,6 +573,30 @@ impl Connection<'_> {
             }
             std::mem::swap(&mut self.effects, &mut effects);
         }
+    }
+
+    /// What processes of the program owe to this peer goes out after what was written before it; what they owe to
+    /// others, through their connections.
+    fn process(&mut self, message: Message<Raw>) {
+        let connection = self.peer.connection;
+        for (to, message) in self.node.processes().received(connection, message) {
+            if to == connection {
+                self.write(message);
+            } else {
+                self.node.signal(to, message);
+            }
+        }
+    }
+
+    fn broadcast(&mut self, from: Raw, name: Raw, message: Raw) {
+        let here = (name.view().as_atom()).is_some_and(|name| self.node.whereis(name).is_some());
+        let missing = (!here).then_some(&name);
+        let answer = self.state.broadcast(from.clone(), missing);
+        if here {
+            let to = name;
+            self.process(Message::RegSend { from, to, message });
+        }
+        self.write(answer);
     }
 
     fn ask(&mut self, caller: Caller, request: Request) {

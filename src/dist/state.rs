@@ -82,6 +82,14 @@ pub(crate) enum Effect {
     Cancel(u64),
     /// Our own call has its result.
     Finish(u64, Result<Raw, Failure>),
+    /// About a process of the program's, which may be here or not.
+    Process(Message<Raw>),
+    /// `rpc:sbcast/3` to a name that is a process of the program's or nobody's: its caller waits to hear which.
+    Broadcast {
+        from: Raw,
+        name: Raw,
+        message: Raw,
+    },
     /// Something arrived that we do not understand; it is dropped.
     Dropped(String),
 }
@@ -363,14 +371,12 @@ impl State {
 
     fn received(&mut self, message: Message<Raw>, effects: &mut Vec<Effect>) {
         match message {
-            Message::RegSend { to, message, .. } => match to.view().as_atom() {
+            Message::RegSend { from, to, message } => match to.view().as_atom() {
                 Some("global_name_server") => self.global(&message, effects),
                 Some(name) if self.own.names.contains_key(name) => {
                     self.deliver(name, message, effects)
                 }
-                Some(name) => effects.push(Effect::Dropped(format!(
-                    "a message to the name {name}, which is not here"
-                ))),
+                Some(_) => effects.push(Effect::Process(Message::RegSend { from, to, message })),
                 None => effects.push(Effect::Dropped(
                     "a message to something that is no name".into(),
                 )),
@@ -381,29 +387,44 @@ impl State {
                     let own = self.own.clone();
                     match own.names.iter().find(|(_, pid)| **pid == number) {
                         Some((name, _)) => self.deliver(name, message, effects),
-                        None => effects.push(Effect::Dropped(
-                            "a message to a process that is not here".into(),
-                        )),
+                        None => effects.push(Effect::Process(Message::Send { to, message })),
                     }
                 }
                 None => effects.push(Effect::Dropped(
                     "a message to a pid that is not ours".into(),
                 )),
             },
-            Message::AliasSend { alias, message, .. } => {
-                match self.own.ids.own_reference(alias.view()) {
-                    Some(number) => self.gen_reply(number, &message, effects),
-                    None => effects.push(Effect::Dropped(
-                        "a message to an alias that is not ours".into(),
-                    )),
+            Message::AliasSend {
+                from,
+                alias,
+                owner,
+                message,
+            } => match self.own.ids.own_reference(alias.view()) {
+                Some(number) if self.waiting.contains_key(&number) => {
+                    self.gen_reply(number, &message, effects);
                 }
-            }
+                Some(_) => effects.push(Effect::Process(Message::AliasSend {
+                    from,
+                    alias,
+                    owner,
+                    message,
+                })),
+                None => effects.push(Effect::Dropped(
+                    "a message to an alias that is not ours".into(),
+                )),
+            },
             Message::Monitor {
                 watcher,
                 target,
                 reference,
             } => {
-                if let Err(reason) = self.watch(&watcher, &target, &reference) {
+                if !self.lives(target.view()) {
+                    effects.push(Effect::Process(Message::Monitor {
+                        watcher,
+                        target,
+                        reference,
+                    }));
+                } else if let Err(reason) = self.watch(&watcher, &target, &reference) {
                     let reason = call::atom(reason).into();
                     effects.push(Effect::Write(monitor_exit(
                         target, watcher, reference, reason,
@@ -411,8 +432,18 @@ impl State {
                 }
             }
             Message::Demonitor {
-                reference, target, ..
-            } => self.demonitored(&reference, &target, effects),
+                watcher,
+                target,
+                reference,
+            } => {
+                if !self.demonitored(&reference, &target, effects) {
+                    effects.push(Effect::Process(Message::Demonitor {
+                        watcher,
+                        target,
+                        reference,
+                    }));
+                }
+            }
             Message::SpawnRequest {
                 id,
                 from,
@@ -427,19 +458,27 @@ impl State {
                 }
             }
             Message::MonitorExit {
-                reference, reason, ..
+                target,
+                watcher,
+                reference,
+                reason,
             } => {
-                if let Some(number) = self.own.ids.own_reference(reference.view())
-                    && let Some(waiting) = self.waiting.remove(&number)
-                    && !matches!(waiting, Waiting::Abandoned)
-                {
-                    effects.push(Effect::Finish(
+                let number = self.own.ids.own_reference(reference.view());
+                match number.and_then(|number| Some((number, self.waiting.remove(&number)?))) {
+                    Some((_, Waiting::Abandoned)) => {}
+                    Some((number, waiting)) => effects.push(Effect::Finish(
                         number,
                         self.result(number, &waiting, reason),
-                    ));
+                    )),
+                    None => effects.push(Effect::Process(Message::MonitorExit {
+                        target,
+                        watcher,
+                        reference,
+                        reason,
+                    })),
                 }
             }
-            Message::Link { from, to } => {
+            Message::Link { from, to } if self.lives(to.view()) => {
                 if let Err(reason) = self.link(&from, &to) {
                     effects.push(Effect::Write(Message::Exit {
                         from: to,
@@ -448,7 +487,7 @@ impl State {
                     }));
                 }
             }
-            Message::Unlink { id, from, to } => {
+            Message::Unlink { id, from, to } if self.lives(to.view()) => {
                 if let Some(spawned) = self.parked_process(&to) {
                     spawned.links.retain(|linked| *linked != from);
                 }
@@ -458,10 +497,18 @@ impl State {
                     to: from,
                 }));
             }
-            Message::Exit { from, to, reason } => self.link_broke(&from, &to, reason, effects),
-            Message::Exit2 { to, reason, .. } => self.exit(&to, reason, effects),
-            // We never unlink, and output of processes is not led anywhere.
-            Message::UnlinkAck { .. } | Message::GroupLeader { .. } => {}
+            Message::Exit { from, to, reason } if self.lives(to.view()) => {
+                self.link_broke(&from, &to, reason, effects);
+            }
+            Message::Exit2 { to, reason, .. } if self.lives(to.view()) => {
+                self.exit(&to, reason, effects);
+            }
+            about @ (Message::Link { .. }
+            | Message::Unlink { .. }
+            | Message::UnlinkAck { .. }
+            | Message::Exit { .. }
+            | Message::Exit2 { .. }
+            | Message::GroupLeader { .. }) => effects.push(Effect::Process(about)),
         }
     }
 
@@ -575,24 +622,34 @@ impl State {
 
     /// `rpc:sbcast/3`, whose caller waits until every node has said whether it has the name.
     fn synchronous_cast(&mut self, from: Raw, name: &Raw, payload: Raw, effects: &mut Vec<Effect>) {
-        let here = name
-            .view()
-            .as_atom()
-            .filter(|name| self.own.names.contains_key(*name));
-        let result = match here {
+        match name.view().as_atom() {
             // A message to rex inside one to rex could be nested without end; nobody sends it.
-            Some("rex") => self.own.name.clone(),
-            Some(name) => {
-                self.deliver(name, payload, effects);
-                self.own.name.clone()
+            Some("rex") => {}
+            Some(here) if self.own.names.contains_key(here) => self.deliver(here, payload, effects),
+            _ => {
+                let (name, message) = (name.clone(), payload);
+                effects.push(Effect::Broadcast {
+                    from,
+                    name,
+                    message,
+                });
+                return;
             }
-            None => call::tuple(&[&call::atom("nonexisting_name"), name]),
+        }
+        effects.push(Effect::Write(self.broadcast(from, None)));
+    }
+
+    /// The answer to `rpc:sbcast/3`; `missing`: the name, where nobody has it.
+    pub(crate) fn broadcast(&self, from: Raw, missing: Option<&Raw>) -> Message<Body> {
+        let result = match missing {
+            None => self.own.name.clone(),
+            Some(name) => call::tuple(&[&call::atom("nonexisting_name"), name]),
         };
         let reply = call::tuple(&[&call::atom("rex"), &self.own.name, &result]);
-        effects.push(Effect::Write(Message::Send {
+        Message::Send {
             to: from,
             message: reply.into(),
-        }));
+        }
     }
 
     /// "I know you" is all that `global` needs to hear to wait for us no more.
@@ -837,25 +894,29 @@ impl State {
 
     /// The peer takes a monitor back. The caller of a function or a process waits for nothing else; what was spawned as
     /// a process of its own, or is watched by others too, goes on.
-    fn demonitored(&mut self, reference: &Raw, target: &Raw, effects: &mut Vec<Effect>) {
+    ///
+    /// `false`: it was none of those that are kept here.
+    fn demonitored(&mut self, reference: &Raw, target: &Raw, effects: &mut Vec<Effect>) -> bool {
         let Some(number) = self.parked_requests.remove(reference) else {
-            if let Some(spawned) = self.parked_process(target) {
+            let spawned = self.parked_process(target);
+            return spawned.is_some_and(|spawned| {
                 spawned.watchers.retain(|(_, held)| held != reference);
-            }
-            return;
+                true
+            });
         };
         if let Some(Caller::Spawned(spawned)) = self.parked.get_mut(&number) {
             spawned.monitored = false;
             let call = matches!(spawned.task.style, call::Style::Erpc { .. });
             if !call || !spawned.links.is_empty() || !spawned.watchers.is_empty() {
-                return;
+                return true;
             }
         }
         self.parked.remove(&number);
         effects.push(Effect::Cancel(number));
+        true
     }
 
-    /// Whether a process or name is here.
+    /// Whether a process or name is of those that this file knows: not one of the program's.
     fn lives(&self, target: View<'_>) -> bool {
         if let Some(name) = target.as_atom() {
             return self.own.names.contains_key(name);
@@ -867,10 +928,10 @@ impl State {
         })
     }
 
-    /// Keeps a monitor; the reason with which it fires at once when it cannot be kept.
+    /// Keeps a monitor of what lives here; the reason with which it fires at once when it cannot be kept.
     fn watch(&mut self, watcher: &Raw, target: &Raw, reference: &Raw) -> Result<(), &'static str> {
         let Some(spawned) = self.parked_process(target) else {
-            return self.lives(target.view()).then_some(()).ok_or("noproc");
+            return Ok(());
         };
         if spawned.watchers.len() >= MAX_WATCHERS {
             return Err("system_limit");
@@ -881,10 +942,10 @@ impl State {
         Ok(())
     }
 
-    /// Keeps a link; the reason with which it breaks at once when it cannot be kept.
+    /// Keeps a link to what lives here; the reason with which it breaks at once when it cannot be kept.
     fn link(&mut self, from: &Raw, to: &Raw) -> Result<(), &'static str> {
         let Some(spawned) = self.parked_process(to) else {
-            return self.lives(to.view()).then_some(()).ok_or("noproc");
+            return Ok(());
         };
         if spawned.links.contains(from) {
             return Ok(());

@@ -26,6 +26,9 @@ const COMPRESSED: u8 = 80;
 /// What a term that is written has room for at first: most need no more.
 const ROOM: usize = 128;
 
+/// Terms up to this size are cheaper copied than kept together with the frame that they came in.
+const COPY_UP_TO: usize = 16 * 1024;
+
 /// How much a term from a wire may ask of us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -200,6 +203,15 @@ impl Raw {
             Some(_) => self.to_bytes(),
         };
         Raw::plain(bytes, self.records)
+    }
+
+    /// The same to be kept for a while: what is small is copied out of the memory of the frame that brought it.
+    pub(crate) fn kept(self) -> Raw {
+        if self.bytes.len() <= COPY_UP_TO {
+            self.compact()
+        } else {
+            self
+        }
     }
 
     /// The term, to be read in place.

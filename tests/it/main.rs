@@ -10,6 +10,7 @@
 //! - `mesh`: the driver of the mesh against a real `redis-server`, with toy nodes instead of connections.
 //! - `nodes`: Rust nodes among themselves and at a real `epmd`: who connects, once, and what ends.
 //! - `peers`: a Rust node and a real `erl`, in both directions.
+//! - `processes`: processes of ours and of a real `erl`: messages, links, monitors, aliases, names.
 //! - `terms`: terms and a real `erl`, without a connection between.
 //! - `tls`: the distribution inside TLS, with a real `erl` and among ourselves.
 //! - `upstream`: the defects of the crates `eetf` and `erl_dist` that `docs/upstream.md` tells of are still there.
@@ -26,6 +27,7 @@ mod life;
 mod mesh;
 mod nodes;
 mod peers;
+mod processes;
 mod support;
 mod terms;
 mod tls;

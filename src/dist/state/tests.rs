@@ -1,12 +1,14 @@
 use super::*;
+use crate::dist::process::state as process;
 use crate::term::{self, Term};
 use eetf::{Atom, Pid, Reference};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A state, the messages it wants written, and everything else it wants done.
+/// A state, the messages it wants written, and everything else it wants done. The program has no processes.
 struct Bench {
     state: State,
+    processes: process::State,
     written: Vec<Message<Raw>>,
     others: Vec<Effect>,
     start: Instant,
@@ -23,8 +25,11 @@ impl Bench {
                 .into(),
             tick_time: 60 * SECOND,
         };
+        let ids = own.ids.clone();
+        let names = own.names.keys().cloned().collect::<Vec<_>>();
         Self {
             state: State::new(Arc::new(own), start),
+            processes: process::State::new(ids, "own@h".parse().unwrap(), names),
             written: Vec::new(),
             others: Vec::new(),
             start,
@@ -37,10 +42,26 @@ impl Bench {
         for effect in effects {
             match effect {
                 Effect::Write(message) => self.written.push(read(message)),
+                Effect::Process(message) => self.process(message),
+                Effect::Broadcast { from, name, .. } => {
+                    let answer = self.state.broadcast(from, Some(&name));
+                    self.written.push(read(answer));
+                }
                 other => self.others.push(other),
             }
         }
         self
+    }
+
+    fn process(&mut self, message: Message<Raw>) {
+        let mut effects = Vec::new();
+        self.processes.received(1, message, &mut effects);
+        for effect in effects {
+            match effect {
+                process::Effect::Signal { message, .. } => self.written.push(read(message)),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     fn receive(&mut self, message: Message<Raw>) -> &mut Self {
