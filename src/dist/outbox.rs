@@ -156,11 +156,13 @@ impl Outbox {
         self.encode(&message)
     }
 
-    /// Makes fragments of large messages ready, as many as are to be written next. To be called before each write.
-    pub(crate) fn refill(&mut self) {
+    /// Makes fragments of large messages ready, as many as are to be written next. To be called before each write. Returned:
+    /// why messages that had waited were not added when their turn came.
+    pub(crate) fn refill(&mut self) -> Vec<Unfit> {
+        let mut unfit = Vec::new();
         while self.ready < READY {
             let Some(mut stream) = self.streams.pop_front() else {
-                return;
+                break;
             };
             let length = match stream.next {
                 1 => stream.rest.length,
@@ -178,13 +180,14 @@ impl Outbox {
                 self.streams.push_back(stream);
             } else {
                 self.release(&stream.receiver);
-                self.resume();
+                self.resume(&mut unfit);
             }
         }
+        unfit
     }
 
     /// What waited for a message that has just left is looked at again, in its order.
-    fn resume(&mut self) {
+    fn resume(&mut self, unfit: &mut Vec<Unfit>) {
         if self.waiting.is_empty() {
             return;
         }
@@ -194,8 +197,7 @@ impl Outbox {
             self.release(message.receiver());
         }
         for message in waiting {
-            // What the peer cannot read was never to arrive, only that is not said to anybody here.
-            let _ = self.push(message);
+            unfit.extend(self.push(message).err());
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     frame::{Agreed, Decoder, FrameError},
     message::{Body, Message},
     otp,
-    outbox::Outbox,
+    outbox::{Outbox, Unfit},
     state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
@@ -276,7 +276,7 @@ impl Connection<'_> {
                 }
                 continue;
             }
-            self.out.refill();
+            self.refill();
             // No branch goes first: a peer that never pauses must starve neither our calls, nor the answers of
             // functions, nor the clock.
             tokio::select! {
@@ -335,7 +335,7 @@ impl Connection<'_> {
     {
         let all = async {
             loop {
-                self.out.refill();
+                self.refill();
                 if self.out.is_empty()
                     || !writer
                         .write_buf(&mut self.out)
@@ -368,7 +368,7 @@ impl Connection<'_> {
     /// Much has come: it is answered, and a moment is waited for more. Not when the socket does not take the answers at
     /// once: two nodes that wait for each other to read would wait for ever.
     fn rest<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> Result<(), DownReason> {
-        self.out.refill();
+        self.refill();
         if !self.out.is_empty()
             && let Some(count) = writer.write_buf(&mut self.out).now_or_never()
         {
@@ -473,8 +473,18 @@ impl Connection<'_> {
 
     fn write(&mut self, message: Message<Body>) {
         if let Err(error) = self.out.push(message) {
-            warn!(peer = %self.peer.name, "not sent: {error}");
+            self.unfit(&error);
         }
+    }
+
+    fn refill(&mut self) {
+        for error in self.out.refill() {
+            self.unfit(&error);
+        }
+    }
+
+    fn unfit(&self, error: &Unfit) {
+        warn!(peer = %self.peer.name, "not sent: {error}");
     }
 
     /// A message that cannot be read. The first is told to the operator, and then each that doubles their number.

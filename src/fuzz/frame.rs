@@ -92,7 +92,7 @@ impl Line {
         });
         let mut arrived = Vec::new();
         while !self.out.is_empty() {
-            self.out.refill();
+            let _ = self.out.refill();
             let mut bytes = self.out.copy_to_bytes(self.out.remaining());
             while bytes.has_remaining() {
                 let length = bytes.get_u32() as usize;

@@ -31,7 +31,7 @@ fn frames(messages: &[Message<Body>], agreed: Agreed) -> Vec<Bytes> {
     }
     let mut frames = Vec::new();
     while !out.is_empty() {
-        out.refill();
+        let _ = out.refill();
         let mut bytes = out.copy_to_bytes(out.remaining());
         while bytes.has_remaining() {
             let length = bytes.get_u32() as usize;

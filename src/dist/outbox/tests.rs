@@ -75,7 +75,7 @@ impl Reader {
     fn all(&mut self, out: &mut Outbox) -> Vec<Message<Raw>> {
         let mut messages = Vec::new();
         while !out.is_empty() {
-            out.refill();
+            let _ = out.refill();
             let bytes = out.copy_to_bytes(out.remaining());
             messages.extend(self.feed(&bytes));
         }
@@ -162,7 +162,7 @@ proptest! {
                 } else if out.is_empty() {
                     break;
                 }
-                out.refill();
+                let _ = out.refill();
                 let mut slices = [IoSlice::new(&[]); 64];
                 let filled = out.chunks_vectored(&mut slices);
                 let seen: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
@@ -197,7 +197,7 @@ fn a_large_value_is_passed_on_without_being_copied() {
         let value = value.to_bytes().as_ptr_range();
         let mut shared = 0;
         while !out.is_empty() {
-            out.refill();
+            let _ = out.refill();
             let mut slices = [IoSlice::new(&[]); 64];
             let filled = out.chunks_vectored(&mut slices);
             shared += slices[..filled]
@@ -357,7 +357,7 @@ fn a_small_message_waits_for_two_fragments_of_a_large_one_and_no_more() {
     let mut out = Outbox::new(BOTH);
     let mut reader = Reader::new(BOTH);
     out.push(send(1, large(50 * FRAGMENT))).unwrap();
-    out.refill();
+    let _ = out.refill();
     out.push(send(2, atom("small"))).unwrap();
     let bytes = out.copy_to_bytes(out.remaining());
     assert!(bytes.len() < 3 * FRAGMENT, "{}", bytes.len());
@@ -463,4 +463,24 @@ fn a_record_is_kept_from_a_peer_that_knows_none() {
             assert_eq!(Reader::new(agreed).all(&mut out), [read(&fine)]);
         }
     }
+}
+
+#[test]
+fn it_is_told_when_a_record_that_waited_behind_a_large_message_is_not_sent() {
+    let record = vec![67, 0, 0, 0, 0, 0, 119, 1, b'm', 119, 1, b'p'];
+    let record = Raw::check(record.into(), &Limits::default()).unwrap();
+    let large = raw(term::binary(vec![7; 10 * FRAGMENT]));
+    let agreed = Agreed {
+        records: false,
+        ..BOTH
+    };
+    let mut out = Outbox::new(agreed);
+    out.push(send(1, large)).unwrap();
+    out.push(send(1, record)).unwrap();
+    let mut unfit = Vec::new();
+    while !out.is_empty() {
+        unfit.extend(out.refill());
+        out.advance(out.chunk().len());
+    }
+    assert_eq!(unfit, [Unfit::Record]);
 }
