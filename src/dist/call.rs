@@ -23,6 +23,8 @@ use bytes::BytesMut;
 pub(crate) enum Outcome {
     Reply(Raw),
     Error(Raw),
+    Exit(Raw),
+    Throw(Raw),
     Undef,
 }
 
@@ -170,40 +172,62 @@ pub(crate) enum Style {
 /// Reads the function and arguments of a spawn request; `None` when the arguments are no proper list.
 pub(crate) fn task(mfa: &Raw, args: &Raw) -> Option<Task> {
     let [module, function, _arity] = mfa.view().tuple_n::<3>()?;
-    let (module, function) = (module.as_atom()?, function.as_atom()?);
-    let list: Vec<View<'_>> = args.view().list()?.collect();
-    let execute = |m: View<'_>, f: View<'_>, a: View<'_>, style| {
-        let inner = a.list()?.map(|arg| args.sub(arg)).collect();
-        Some(Task {
-            module: m.as_atom()?.into(),
-            function: f.as_atom()?.into(),
-            args: inner,
-            style,
-        })
-    };
-    match (module, function, &list[..]) {
-        ("erpc", "execute_call", [result, m, f, a]) => execute(
-            *m,
-            *f,
-            *a,
-            Style::Erpc {
-                result: args.sub(*result),
-            },
-        ),
-        ("erpc", "execute_cast", [m, f, a]) => execute(*m, *f, *a, Style::Process),
-        _ => {
-            let args = list.iter().map(|arg| args.sub(*arg)).collect();
-            Some(Task {
-                module: module.into(),
-                function: function.into(),
-                args,
-                style: Style::Process,
-            })
+    let list: Vec<Raw> = args.view().list()?.map(|arg| args.sub(arg)).collect();
+    match (module.as_atom()?, function.as_atom()?, &list[..]) {
+        ("erpc", "execute_call", [result, m, f, a]) => {
+            let style = Style::Erpc {
+                result: result.clone(),
+            };
+            Task::of(m, f, a, style)
         }
+        ("erpc", "execute_cast", [m, f, a]) => Task::of(m, f, a, Style::Process),
+        (module, function, _) => Some(Task::new(module, function, list, Style::Process)),
     }
 }
 
 impl Task {
+    fn of(module: &Raw, function: &Raw, args: &Raw, style: Style) -> Option<Self> {
+        let (module, function) = (module.view().as_atom()?, function.view().as_atom()?);
+        let args = args.view().list()?.map(|arg| args.sub(arg)).collect();
+        Some(Self::new(module, function, args, style))
+    }
+
+    /// `erlang:apply` is what it applies: the function that an exported fun or an atom names. A local fun cannot run here,
+    /// and stays as it is.
+    fn new(module: &str, function: &str, args: Vec<Raw>, style: Style) -> Self {
+        if (module, function) == ("erlang", "apply") {
+            let applied = match &args[..] {
+                [module, function, args] => Self::applied(module.view(), function.view(), args),
+                [fun, args] => (fun.view().as_export())
+                    .and_then(|(module, function, _)| Self::applied(module, function, args)),
+                _ => None,
+            };
+            if let Some((module, function, args)) = applied {
+                return Self {
+                    module,
+                    function,
+                    args,
+                    style,
+                };
+            }
+        }
+        Self {
+            module: module.into(),
+            function: function.into(),
+            args,
+            style,
+        }
+    }
+
+    fn applied(
+        module: View<'_>,
+        function: View<'_>,
+        args: &Raw,
+    ) -> Option<(String, String, Vec<Raw>)> {
+        let list = args.view().list()?.map(|arg| args.sub(arg)).collect();
+        Some((module.as_atom()?.into(), function.as_atom()?.into(), list))
+    }
+
     /// The same in memory of its own where that is cheap, to be kept while the function runs.
     pub(crate) fn compact(&mut self) {
         for arg in &mut self.args {
@@ -223,6 +247,26 @@ impl Task {
                 put_tuple(&mut head, 2);
                 put_raw(&mut head, reason);
                 Body::written(head, &nil())
+            }
+            (Style::Process, Outcome::Exit(reason)) => reason.clone().into(),
+            (Style::Process, Outcome::Throw(value)) => {
+                put_tuple(&mut head, 2);
+                put_tuple(&mut head, 2);
+                put_atom(&mut head, "nocatch");
+                put_raw(&mut head, value);
+                Body::written(head, &nil())
+            }
+            (Style::Erpc { result }, Outcome::Exit(value)) => {
+                put_tuple(&mut head, 3);
+                put_raw(&mut head, result);
+                put_atom(&mut head, "exit");
+                Body::written(head, value)
+            }
+            (Style::Erpc { result }, Outcome::Throw(value)) => {
+                put_tuple(&mut head, 3);
+                put_raw(&mut head, result);
+                put_atom(&mut head, "throw");
+                Body::written(head, value)
             }
             (Style::Process, Outcome::Undef) => {
                 put_tuple(&mut head, 2);
@@ -252,22 +296,15 @@ impl Task {
         }
     }
 
-    /// `{badrpc, {'EXIT', {Reason, Stack}}}`, or the value: what `rex` answers to a call.
+    /// `{badrpc, {'EXIT', Reason}}`, or the value, or what was thrown: what `rex` answers to a call.
     pub(crate) fn rex_reply(&self, outcome: &Outcome) -> Raw {
-        let (reason, stack) = match outcome {
-            Outcome::Reply(value) => return value.clone(),
-            Outcome::Error(reason) => (reason.clone(), nil()),
-            Outcome::Undef => (atom("undef"), self.undef_stack()),
+        let reason = match outcome {
+            Outcome::Reply(value) | Outcome::Throw(value) => return value.clone(),
+            Outcome::Exit(reason) => reason.clone(),
+            Outcome::Error(reason) => tuple(&[reason, &nil()]),
+            Outcome::Undef => tuple(&[&atom("undef"), &self.undef_stack()]),
         };
-        let mut out = BytesMut::new();
-        put_tuple(&mut out, 2);
-        put_atom(&mut out, "badrpc");
-        put_tuple(&mut out, 2);
-        put_atom(&mut out, "EXIT");
-        put_tuple(&mut out, 2);
-        put_raw(&mut out, &reason);
-        put_raw(&mut out, &stack);
-        Raw::own(out)
+        tuple(&[&atom("badrpc"), &tuple(&[&atom("EXIT"), &reason])])
     }
 
     /// `[{M, F, Args, []}]`, the stack that the BEAM gives with `undef`.

@@ -132,6 +132,10 @@ pub enum Answer {
     Reply(Raw),
     /// An error with a reason, as `error(Reason)` in Erlang; the stack is empty.
     Error(Raw),
+    /// `exit(Reason)`.
+    Exit(Raw),
+    /// `throw(Value)`.
+    Throw(Raw),
     /// There is no such function, process or request here: the caller hears what OTP would say.
     Undef,
     /// The answer comes later; when the caller goes away the future is dropped.

@@ -824,7 +824,9 @@ impl State {
             Caller::Gen { name, from } => match outcome {
                 Outcome::Reply(value) => self.reply(&name, &from, value, effects),
                 // As when a gen_server ends over a request: the caller's monitor tells it.
-                Outcome::Error(reason) => self.gen_exit(&name, from, reason.clone(), effects),
+                Outcome::Error(reason) | Outcome::Exit(reason) | Outcome::Throw(reason) => {
+                    self.gen_exit(&name, from, reason.clone(), effects);
+                }
                 Outcome::Undef => effects.push(Effect::Dropped(format!(
                     "a call to {name} that it does not know"
                 ))),

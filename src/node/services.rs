@@ -30,6 +30,10 @@ pub enum Exception {
     Undefined,
     /// It failed: `error(Reason)`.
     Error(Term),
+    /// `exit(Reason)`.
+    Exit(Term),
+    /// `throw(Value)`: `rpc:call` takes it for the value, `erpc:call` throws it at its caller.
+    Throw(Term),
 }
 
 impl Exception {
@@ -162,9 +166,10 @@ fn apply_export(export: &Export, function: &str, args: &[Raw]) -> Answer {
 
 fn answer(result: Result) -> Answer {
     // What the program made up may be no term that can be sent, such as an atom of 300 characters.
-    let encoded = |term: &Term| Raw::try_encode(term);
+    let sent =
+        |term: &Term| Raw::try_encode(term).unwrap_or_else(|_| Raw::encode(&atom("bad_reason")));
     match result {
-        Ok(value) => match encoded(&value) {
+        Ok(value) => match Raw::try_encode(&value) {
             Ok(value) => Answer::Reply(value),
             Err(why) => {
                 tracing::warn!("an exported function returned what cannot be sent: {why}");
@@ -172,9 +177,8 @@ fn answer(result: Result) -> Answer {
             }
         },
         Err(Exception::Undefined) => Answer::Undef,
-        Err(Exception::Error(reason)) => match encoded(&reason) {
-            Ok(reason) => Answer::Error(reason),
-            Err(_) => Answer::Error(Raw::encode(&atom("bad_reason"))),
-        },
+        Err(Exception::Error(reason)) => Answer::Error(sent(&reason)),
+        Err(Exception::Exit(reason)) => Answer::Exit(sent(&reason)),
+        Err(Exception::Throw(value)) => Answer::Throw(sent(&value)),
     }
 }

@@ -375,6 +375,18 @@ impl<'a> View<'a> {
         matches!(self.tag(), check::FUN | check::EXPORT)
     }
 
+    /// Module, function and arity of a fun that names an exported function: `fun M:F/A`.
+    pub fn as_export(self) -> Option<(View<'a>, View<'a>, usize)> {
+        if self.tag() != check::EXPORT {
+            return None;
+        }
+        let rest = self.bytes.get(1..)?;
+        let (module, rest) = rest.split_at_checked(skip(rest))?;
+        let (function, arity) = rest.split_at_checked(skip(rest))?;
+        let arity = self.part(arity).as_usize()?;
+        Some((self.part(module), self.part(function), arity))
+    }
+
     /// A pid, read in place.
     pub fn as_pid(self) -> Option<PidView<'a>> {
         let creation_size = match self.tag() {

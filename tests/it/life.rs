@@ -208,6 +208,8 @@ async fn what_a_program_exports_is_called_from_erlang() {
                 ("same", [term]) => Ok(term.clone()),
                 ("unsendable", []) => Ok(atom("x".repeat(300))),
                 ("panics", []) => panic!("on purpose"),
+                ("exits", [reason]) => Err(Exception::Exit(reason.clone())),
+                ("throws", [value]) => Err(Exception::Throw(value.clone())),
                 ("never", []) => std::future::pending().await,
                 _ => Err(Exception::Undefined),
             }
@@ -248,6 +250,42 @@ async fn what_a_program_exports_is_called_from_erlang() {
         ),
         (
             "try erpc:call(R, shop, none, []) catch error:{exception, undef, [{shop, none, [], []} | _]} -> ok end",
+            "ok",
+        ),
+        // The three classes, as a function of Erlang's raises them.
+        ("rpc:call(R, shop, throws, [ball])", "ball"),
+        ("rpc:call(R, shop, exits, [left])", "{badrpc,{'EXIT',left}}"),
+        ("rpc:block_call(R, shop, throws, [ball])", "ball"),
+        (
+            "rpc:block_call(R, shop, exits, [left])",
+            "{badrpc,{'EXIT',left}}",
+        ),
+        (
+            "try erpc:call(R, shop, throws, [ball]) catch throw:ball -> ok end",
+            "ok",
+        ),
+        (
+            "try erpc:call(R, shop, exits, [left]) catch exit:{exception, left} -> ok end",
+            "ok",
+        ),
+        (
+            "{_, M} = spawn_monitor(R, shop, throws, [ball]), receive {'DOWN', M, _, _, {{nocatch, ball}, _}} -> ok end",
+            "ok",
+        ),
+        (
+            "{_, M} = spawn_monitor(R, shop, exits, [left]), receive {'DOWN', M, _, _, left} -> ok end",
+            "ok",
+        ),
+        // A fun that names an exported function runs; one with code of its own cannot.
+        ("erpc:call(R, fun erlang:node/0)", "'rust@127.0.0.1'"),
+        ("rpc:call(R, erlang, apply, [fun shop:double/1, [4]])", "8"),
+        ("rpc:call(R, erlang, apply, [shop, double, [5]])", "10"),
+        (
+            "F = fun() -> 1 end, try erpc:call(R, F) catch error:{exception, {badfun, F}, _} -> ok end",
+            "ok",
+        ),
+        (
+            "F = fun() -> 1 end, {_, M} = spawn_monitor(R, F), receive {'DOWN', M, _, _, {{badfun, F}, _}} -> ok end",
             "ok",
         ),
         ("rpc:call(R, shop, double, [1])", "2"),

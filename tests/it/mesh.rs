@@ -210,6 +210,8 @@ fn reply(answer: Answer) -> Term {
     match answer {
         Answer::Reply(raw) => raw.decode().unwrap(),
         Answer::Error(raw) => tuple(vec![atom("error"), raw.decode().unwrap()]),
+        Answer::Exit(raw) => tuple(vec![atom("exit"), raw.decode().unwrap()]),
+        Answer::Throw(raw) => tuple(vec![atom("throw"), raw.decode().unwrap()]),
         Answer::Undef => atom("undef"),
         Answer::Later(_) => atom("later"),
     }

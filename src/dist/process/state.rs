@@ -58,6 +58,10 @@ pub enum Mail {
 pub struct Monitor(pub(crate) u64);
 
 /// What is to be done.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "signals are what most of them are"
+)]
 #[derive(Debug, PartialEq)]
 pub(crate) enum Effect {
     /// Into the mailbox of a process.
