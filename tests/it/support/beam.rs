@@ -53,7 +53,7 @@ impl Beam {
     pub(crate) async fn start_with(epmd: &EpmdServer, name: &str, arguments: &[&str]) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let name: NodeName = format!("{name}@127.0.0.1").parse().expect("a node name");
-        // Another release: a program that starts it.
+        // Another release: tests/tools/erl-in-root.
         let program = std::env::var("REDGRID_TEST_ERL").unwrap_or_else(|_| "erl".into());
         let mut child = Command::new(program)
             .args(["-name", name.as_str(), "-setcookie", COOKIE, "-noshell"])
