@@ -68,7 +68,8 @@ pub(crate) fn open(message: Raw) -> Envelope {
 }
 
 impl From {
-    fn read(message: &Raw, from: View<'_>) -> Option<Self> {
+    /// `{Pid, Tag}` inside a message.
+    pub(crate) fn read(message: &Raw, from: View<'_>) -> Option<Self> {
         let [pid, tag] = from.tuple_n::<2>()?;
         if !pid.is_pid() {
             return None;

@@ -609,3 +609,55 @@ async fn processes_of_one_node_reach_each_other_without_a_peer() {
     drop(one);
     assert_eq!(node.counts(), Counts::default());
 }
+
+#[tokio::test]
+async fn sys_looks_at_a_process_halts_it_and_lets_it_go_on() {
+    let (_epmd, node, mut erl) = pair().await;
+    let worker = node.spawn(Some("worker"), |mut worker| async move {
+        let mut count = 0;
+        while let Ok(Mail::Message(message)) = worker.receive().await {
+            count += 1;
+            worker.show(&Raw::encode(&term::tuple([
+                atom("count"),
+                term::int(count),
+            ])));
+            if let Some(call) = Request::of(&message) {
+                worker.reply(&call, &call.request).await.expect("answered");
+            }
+        }
+        Ok(())
+    });
+    worker.expect("spawned");
+    for (expression, value) in [
+        ("sys:get_state(W)", "undefined"),
+        ("gen_server:call(W, hello)", "hello"),
+        ("sys:get_state(W)", "{count,1}"),
+        (
+            "{status, P, {module, redgrid}, [_, running, P, [], Misc]} = sys:get_status(W), proplists:get_value(data, Misc)",
+            "[{\"State\",{count,1}}]",
+        ),
+        ("sys:suspend(W)", "ok"),
+        (
+            "catch gen_server:call(W, while_suspended, 50), sys:get_state(W)",
+            "{count,1}",
+        ),
+        (
+            "{status, _, _, [_, S | _]} = sys:get_status(W), S",
+            "suspended",
+        ),
+        ("sys:resume(W)", "ok"),
+        ("gen_server:call(W, again)", "again"),
+        ("sys:get_state(W)", "{count,3}"),
+        (
+            "try sys:replace_state(W, fun(S) -> S end) catch error:{not_on_this_node, redgrid} -> refused end",
+            "refused",
+        ),
+        (
+            "M = monitor(process, W), sys:terminate(W, enough), receive {'DOWN', M, _, _, Why} -> Why end",
+            "enough",
+        ),
+    ] {
+        let expression = format!("W = {{worker, 'rust@127.0.0.1'}}, {expression}");
+        assert_eq!(erl.value(&expression).await, value, "{expression}");
+    }
+}

@@ -15,6 +15,7 @@
 
 mod mailbox;
 pub(crate) mod state;
+mod system;
 
 pub use mailbox::{MAX_BYTES, MAX_MESSAGES};
 pub use state::{Counts, Mail, Monitor};
@@ -38,6 +39,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+use system::{System, Then};
 use tracing::warn;
 
 /// Whom a message, a link or a monitor is for.
@@ -267,6 +269,10 @@ pub struct Process {
     mailbox: Arc<Mailbox>,
     /// It is a function that runs: that decides when it is over, and why.
     runs: bool,
+    /// What `sys:get_state` shows.
+    shown: Raw,
+    /// `sys:suspend` was the last word.
+    suspended: bool,
 }
 
 impl fmt::Debug for Process {
@@ -292,18 +298,54 @@ impl Process {
     /// The first that fits, now or later; what does not fit stays where it is. Each is looked at once a call, so a
     /// selector that waits for one answer among many messages costs no more than one look at each.
     ///
+    /// What `sys` asks (`sys:get_state` and its relatives) is answered in here and never returned. Between `sys:suspend` and
+    /// `sys:resume` nothing else is.
+    ///
     /// # Errors
     /// As [`Process::receive`].
     pub async fn receive_if(&mut self, fits: impl Fn(&Mail) -> bool) -> Result<Mail, Over> {
         let mut seen = 0;
         loop {
-            let more = self.mailbox.more();
-            match self.mailbox.take(&mut seen, &fits) {
+            let more = self.mailbox.clone();
+            let more = more.more();
+            let suspended = self.suspended;
+            let wanted = |mail: &Mail| match mail {
+                Mail::Message(message) if system::is_system(message) => true,
+                mail => !suspended && fits(mail),
+            };
+            match self.mailbox.take(&mut seen, &wanted) {
+                Ok(Some(Mail::Message(message))) => match System::of(&message) {
+                    None => return Ok(Mail::Message(message)),
+                    Some(asked) => {
+                        self.system(&asked).await;
+                        if suspended && !self.suspended {
+                            // What was passed over meanwhile counts again.
+                            seen = 0;
+                        }
+                    }
+                },
                 Ok(Some(mail)) => return Ok(mail),
                 Ok(None) => more.await,
                 Err(reason) => return Err(Over { reason }),
             }
         }
+    }
+
+    async fn system(&mut self, asked: &System) {
+        let (reply, then) = asked.answer(&self.pid(), &self.shown, self.suspended);
+        // When the connection is gone the one who asked has heard so.
+        let _ = self.answer(&asked.from, &reply).await;
+        match then {
+            Then::Nothing => {}
+            Then::Suspend => self.suspended = true,
+            Then::Resume => self.suspended = false,
+            Then::End(reason) => self.end(&reason),
+        }
+    }
+
+    /// What `sys:get_state` and `sys:get_status` show of this process until the next time; `undefined` at first.
+    pub fn show(&mut self, state: &Raw) {
+        self.shown = state.clone();
     }
 
     /// The same, for no longer than a time; `None` after it.
@@ -335,22 +377,26 @@ impl Process {
     /// # Errors
     /// As [`Process::send`].
     pub async fn reply(&self, to: &Request, value: &Raw) -> Result<(), CallError> {
-        let node = to.from.pid.view().node();
+        self.answer(&to.from, value).await
+    }
+
+    async fn answer(&self, from: &call::From, value: &Raw) -> Result<(), CallError> {
+        let node = from.pid.view().node();
         let local = node.as_deref() == Some(self.node.name().as_str());
         if local {
-            let pair = call::tuple(&[&to.from.tag, value]);
-            let to = match &to.from.alias {
+            let pair = call::tuple(&[&from.tag, value]);
+            let to = match &from.alias {
                 Some(alias) => To::Alias(alias.clone()),
-                None => To::Pid(to.from.pid.clone()),
+                None => To::Pid(from.pid.clone()),
             };
             return self.send(to, &pair).await;
         }
-        let Some(handle) = self.node.handle_of(to.from.pid.view()) else {
+        let Some(handle) = self.node.handle_of(from.pid.view()) else {
             // The caller heard of the broken connection already.
             return Ok(());
         };
         handle
-            .send(Command::Write(to.from.reply(self.pid(), value)))
+            .send(Command::Write(from.reply(self.pid(), value)))
             .await;
         Ok(())
     }
@@ -528,6 +574,8 @@ impl Node {
             number,
             mailbox,
             runs: false,
+            shown: call::atom("undefined"),
+            suspended: false,
         })
     }
 
