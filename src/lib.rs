@@ -37,6 +37,9 @@
 //! | [`term`] | terms: bytes, values, text, JSON | waits or reads a clock |
 //! | [`config`], [`cli`] | the binary | is used by the others |
 //!
+//! A program answers Erlang's calls with [`Node::export`] and with processes ([`Node::spawn_named`]), which have pids and
+//! mailboxes, are linked to and watched from both sides: `docs/services.md` shows how.
+//!
 //! **The life of one call.** `rpc:call(Rust, redgrid, nodes, [])` arrives as a spawn request. The connection's task cuts
 //! the frame, checks its bytes, has the connection's state write the spawn reply, finds the function, which reads the
 //! published view, and writes the result as the exit of the process: one task, one read, one write.
@@ -53,7 +56,7 @@ pub mod grid;
 pub mod node;
 pub mod term;
 
-pub use dist::{CallError, Cookie, NodeName, PeerInfo};
+pub use dist::{CallError, Cookie, Mail, NodeName, PeerInfo, Process, Request};
 pub use grid::{Change, Meta, MetaValue, Scope, View};
 pub use node::{Builder, Call, CallFailure, Exception, Node, StartError};
 pub use term::Term;
@@ -62,6 +65,11 @@ pub use term::Term;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/services.md")]
+struct Services;
 
 /// And so are the reproductions of what is wrong upstream.
 #[cfg(doctest)]

@@ -4,6 +4,7 @@
 //! it is connected to by name, and `redgrid` is not registered on it.
 
 mod echo;
+mod processes;
 mod services;
 
 pub use services::{Call, Exception};

@@ -191,6 +191,38 @@ async fn a_watcher_hears_what_happens_in_the_mesh() {
 // ---------------------------------------------------------------- calls
 
 #[tokio::test]
+async fn a_program_calls_servers_of_erlang_and_many_nodes_at_once() {
+    let host = Host::start();
+    let node = start(&host, "rust", |node| node).await;
+    let mut erl = host.beam("erl").await;
+    let server = "register(stock, spawn(fun() -> Loop = fun(Loop, N) -> receive
+            {'$gen_call', From, count} -> gen:reply(From, N), Loop(Loop, N);
+            {'$gen_cast', {add, M}} -> Loop(Loop, N + M)
+        end end, Loop(Loop, 0) end)), ok";
+    assert_eq!(erl.value(server).await, "ok");
+    let peer = erl.name().clone();
+    let add = tuple([atom("add"), int(41)]);
+    node.gen_cast(&peer, "stock", &add).await.expect("sent");
+    let count = node.gen_call(&peer, "stock", &atom("count")).await;
+    assert_eq!(count.expect("an answer"), int(41));
+    let nobody = node.gen_call(&peer, "nobody", &atom("count")).await;
+    assert!(
+        matches!(&nobody, Err(CallFailure::Call(CallError::Exit { reason, .. })) if reason.view().is_atom("noproc")),
+        "{nobody:?}"
+    );
+
+    let nowhere: NodeName = "nowhere@127.0.0.1".parse().expect("a name");
+    let answers = node
+        .multicall(DEADLINE, [nowhere, peer.clone()], "erlang", "node", &[])
+        .await;
+    assert!(answers[0].1.is_err(), "{answers:?}");
+    assert_eq!(answers[1].0, peer);
+    let name = answers[1].1.as_ref().expect("an answer");
+    assert_eq!(*name, atom(peer.as_str()));
+    node.leave().await;
+}
+
+#[tokio::test]
 async fn what_a_program_exports_is_called_from_erlang() {
     let host = Host::start();
     let node = start(&host, "rust", |node| node).await;
