@@ -127,6 +127,16 @@ impl Body {
         (&self.head, &self.tail)
     }
 
+    /// The same in one piece.
+    pub(crate) fn into_raw(self) -> Raw {
+        if self.head.is_empty() {
+            return self.tail;
+        }
+        let mut whole = BytesMut::from(&self.head[..]);
+        put_raw(&mut whole, &self.tail);
+        Raw::own(whole)
+    }
+
     #[cfg(test)]
     pub(crate) fn term(&self) -> Raw {
         let bytes = [&self.head[..], &self.tail.to_bytes()[..]].concat();

@@ -14,6 +14,7 @@ use super::{
     message::{Body, Message},
     otp,
     outbox::{Outbox, Unfit},
+    process::Owed,
     state::{Caller, Effect, Failure, Input, MAX_PARKED, Request, State},
 };
 use crate::term::{Limits, Raw};
@@ -78,6 +79,8 @@ pub(crate) enum Command {
     },
     Abandon(u64),
     Write(Message<Body>),
+    /// A function that runs for this connection was ended by somebody else's exit signal.
+    Stop(u64, Raw),
 }
 
 /// The other end of a connection's mailbox.
@@ -537,6 +540,7 @@ impl Connection<'_> {
                 self.answers.remove(&number);
                 Input::Abandon(number)
             }
+            Command::Stop(number, reason) => Input::Stop(number, reason),
             Command::Write(message) => return self.write(message),
         };
         self.input(input);
@@ -568,6 +572,10 @@ impl Connection<'_> {
                         }
                     }
                     Effect::Process(message) => self.process(message),
+                    Effect::Returned(number, reason) => {
+                        let owed = self.node.processes().returned(number, &reason);
+                        self.owed(owed);
+                    }
                     Effect::Broadcast {
                         from,
                         name,
@@ -589,11 +597,15 @@ impl Connection<'_> {
     /// others, through their connections.
     fn process(&mut self, message: Message<Raw>) {
         let connection = self.peer.connection;
-        for (to, message) in self.node.processes().received(connection, message) {
-            if to == connection {
-                self.write(message);
-            } else {
-                self.node.signal(to, message);
+        let owed = self.node.processes().received(connection, message);
+        self.owed(owed);
+    }
+
+    fn owed(&mut self, owed: Vec<Owed>) {
+        for (to, command) in owed {
+            match command {
+                Command::Write(message) if to == self.peer.connection => self.write(message),
+                command => self.node.signal(to, command),
             }
         }
     }
@@ -618,7 +630,12 @@ impl Connection<'_> {
             Answer::Throw(value) => Outcome::Throw(value),
             Answer::Undef => Outcome::Undef,
             Answer::Later(future) if self.state.has_room() => {
+                let lent = caller.is_process();
                 let number = self.state.park(caller);
+                if lent {
+                    let connection = self.peer.connection;
+                    self.node.processes().lend(number, connection);
+                }
                 let task = self.running.spawn(future);
                 self.tasks.insert(task.id(), number);
                 self.aborts.insert(number, task);

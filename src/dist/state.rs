@@ -68,6 +68,8 @@ pub(crate) enum Input {
     },
     /// Nobody waits for the answer of this call any more.
     Abandon(u64),
+    /// A function that is parked was ended by an exit signal of somebody else.
+    Stop(u64, Raw),
 }
 
 /// What is to be done about it.
@@ -84,6 +86,8 @@ pub(crate) enum Effect {
     Finish(u64, Result<Raw, Failure>),
     /// About a process of the program's, which may be here or not.
     Process(Message<Raw>),
+    /// A spawned process that was parked has ended with this reason.
+    Returned(u64, Raw),
     /// `rpc:sbcast/3` to a name that is a process of the program's or nobody's: its caller waits to hear which.
     Broadcast {
         from: Raw,
@@ -146,6 +150,24 @@ impl Caller {
         match self {
             Self::Gen { from, .. } | Self::Rex { from, .. } => from.monitor.as_ref(),
             Self::Spawned(spawned) => Some(&spawned.request),
+        }
+    }
+
+    /// Whether it is a process that others may know of: the caller of a function by `erpc` tells nobody its pid.
+    pub(crate) fn is_process(&self) -> bool {
+        match self {
+            Self::Gen { .. } | Self::Rex { .. } => false,
+            Self::Spawned(spawned) => matches!(spawned.task.style, call::Style::Process),
+        }
+    }
+
+    /// With which reason it ends as a process.
+    fn exit_reason(&self, outcome: &Outcome) -> Option<Raw> {
+        match self {
+            Self::Spawned(spawned) if self.is_process() => {
+                Some(spawned.task.exit_reason(outcome).into_raw())
+            }
+            _ => None,
         }
     }
 
@@ -304,12 +326,15 @@ impl State {
                 Err(Failure::NoConnection(reason.clone())),
             ));
         }
-        effects.extend(
-            self.parked
-                .drain()
-                .filter(|(_, caller)| caller.ends_with_connection())
-                .map(|(number, _)| Effect::Cancel(number)),
-        );
+        for (number, caller) in self.parked.drain() {
+            if caller.is_process() {
+                // Nobody follows it from here on, though what was cast runs to its end.
+                effects.push(Effect::Returned(number, call::atom("noconnection")));
+            }
+            if caller.ends_with_connection() {
+                effects.push(Effect::Cancel(number));
+            }
+        }
         self.parked_requests.clear();
     }
 
@@ -319,7 +344,9 @@ impl State {
             Input::Answered(caller, outcome) => self.answered(caller, &outcome, effects),
             Input::Unparked(number, outcome) => {
                 if let Some(caller) = self.unpark(number) {
+                    let reason = caller.exit_reason(&outcome);
                     self.answered(caller, &outcome, effects);
+                    effects.extend(reason.map(|reason| Effect::Returned(number, reason)));
                 }
             }
             Input::Call {
@@ -361,6 +388,7 @@ impl State {
                     },
                 }));
             }
+            Input::Stop(number, reason) => self.end_early(number, reason, effects),
             Input::Abandon(number) => {
                 if let Some(waiting) = self.waiting.remove(&number) {
                     self.demonitor(number, waiting, effects);
@@ -890,6 +918,7 @@ impl State {
             && let Some(Caller::Spawned(spawned)) = self.unpark(number)
         {
             effects.push(Effect::Cancel(number));
+            effects.push(Effect::Returned(number, reason.clone()));
             end(*spawned, &reason.into(), effects);
         }
     }

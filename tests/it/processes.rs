@@ -579,6 +579,29 @@ async fn a_full_mailbox_drops_what_is_sent_and_nothing_that_was_asked_for() {
 }
 
 #[tokio::test]
+async fn what_one_node_has_spawned_is_watched_and_ended_by_another() {
+    let (epmd, node, mut erl) = pair().await;
+    let mut other = Beam::start(&epmd, "other").await;
+    assert_eq!(other.value("net_adm:ping('rust@127.0.0.1')").await, "pong");
+    // A function that waits: `toy:never/0`.
+    for reason in ["kill", "stop"] {
+        let spawn = "binary_to_list(term_to_binary(spawn('rust@127.0.0.1', toy, never, [])))";
+        let pid = erl.value(spawn).await;
+        let bytes = format!("P = binary_to_term(list_to_binary({pid}))");
+        let watch = format!(
+            "{bytes}, M = monitor(process, P), exit(P, {reason}),
+             receive {{'DOWN', M, process, P, Why}} -> Why end"
+        );
+        let left = if reason == "kill" { "killed" } else { reason };
+        assert_eq!(other.value(&watch).await, left);
+    }
+    until("nothing is kept", async || {
+        node.counts() == Counts::default()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn processes_of_one_node_reach_each_other_without_a_peer() {
     let epmd = EpmdServer::start();
     let (node, _) = toy::start(toy::options(&epmd, "alone")).await;

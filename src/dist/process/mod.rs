@@ -23,7 +23,7 @@ pub use state::{Counts, Mail, Monitor};
 use super::{
     CallError, Node, NodeName, call,
     ids::Ids,
-    message::{Body, Message},
+    message::Message,
     node::lock,
     peer::{Command, Handle},
 };
@@ -136,6 +136,9 @@ impl Request {
     }
 }
 
+/// What is owed to a connection: mostly a message to its peer.
+pub(crate) type Owed = (u64, Command);
+
 /// All processes of a node.
 pub(crate) struct Processes {
     table: Mutex<Table>,
@@ -159,10 +162,7 @@ impl Processes {
     }
 
     /// Changes the table, fills mailboxes, and returns what is to be sent to peers: that needs the lock no more.
-    fn change<T>(
-        &self,
-        change: impl FnOnce(&mut State, &mut Vec<Effect>) -> T,
-    ) -> (T, Vec<(u64, Message<Body>)>) {
+    fn change<T>(&self, change: impl FnOnce(&mut State, &mut Vec<Effect>) -> T) -> (T, Vec<Owed>) {
         let mut table = lock(&self.table);
         let mut effects = Vec::new();
         let result = change(&mut table.state, &mut effects);
@@ -177,7 +177,12 @@ impl Processes {
                 Effect::Signal {
                     connection,
                     message,
-                } => signals.push((connection, message)),
+                } => signals.push((connection, Command::Write(message))),
+                Effect::Stop {
+                    connection,
+                    number,
+                    reason,
+                } => signals.push((connection, Command::Stop(number, reason))),
                 Effect::Over(number, reason) => {
                     if let Some(mailbox) = table.mailboxes.remove(&number) {
                         mailbox.close(reason);
@@ -211,12 +216,18 @@ impl Processes {
         Ok((number, mailbox))
     }
 
+    /// A function that a peer has spawned runs, or has ended with a reason.
+    pub(crate) fn lend(&self, number: u64, connection: u64) {
+        self.change(|state, _| state.lend(number, connection));
+    }
+
+    pub(crate) fn returned(&self, number: u64, reason: &Raw) -> Vec<Owed> {
+        self.change(|state, effects| state.returned(number, reason, effects))
+            .1
+    }
+
     /// A message of a peer that is not for the node itself. Returned: what is owed to peers for it.
-    pub(crate) fn received(
-        &self,
-        connection: u64,
-        message: Message<Raw>,
-    ) -> Vec<(u64, Message<Body>)> {
+    pub(crate) fn received(&self, connection: u64, message: Message<Raw>) -> Vec<Owed> {
         self.change(|state, effects| state.received(connection, message, effects))
             .1
     }
@@ -226,18 +237,13 @@ impl Processes {
     }
 
     /// Returned: what processes that ended with it owe to other peers.
-    pub(crate) fn down(
-        &self,
-        peer: &NodeName,
-        visible: bool,
-        connection: u64,
-    ) -> Vec<(u64, Message<Body>)> {
+    pub(crate) fn down(&self, peer: &NodeName, visible: bool, connection: u64) -> Vec<Owed> {
         self.change(|state, effects| state.down(peer, visible, connection, effects))
             .1
     }
 
     /// The node stops: every process ends with `shutdown`.
-    pub(crate) fn stop(&self) -> Vec<(u64, Message<Body>)> {
+    pub(crate) fn stop(&self) -> Vec<Owed> {
         lock(&self.table).stopped = true;
         self.change(|state, effects| {
             let numbers: Vec<u64> = state.numbers().collect();
@@ -463,11 +469,11 @@ impl Process {
             }
             Some(connection) => self.node.signal(
                 connection,
-                Message::Exit2 {
+                Command::Write(Message::Exit2 {
                     from: own,
                     to: pid.clone(),
                     reason: reason.clone().into(),
-                },
+                }),
             ),
         }
         Ok(())
@@ -624,17 +630,17 @@ impl Node {
         result
     }
 
-    pub(super) fn signals(&self, signals: Vec<(u64, Message<Body>)>) {
-        for (connection, message) in signals {
-            self.signal(connection, message);
+    pub(super) fn signals(&self, signals: Vec<Owed>) {
+        for (connection, command) in signals {
+            self.signal(connection, command);
         }
     }
 
     /// Sends what somebody is owed, after all that was sent before it. There is always room: it was asked for by those who
     /// are linked or watch, of whom only so many are kept.
-    pub(super) fn signal(&self, connection: u64, message: Message<Body>) {
+    pub(super) fn signal(&self, connection: u64, command: Command) {
         if let Some(handle) = self.handle_by(connection) {
-            handle.owe(Command::Write(message));
+            handle.owe(command);
         }
     }
 

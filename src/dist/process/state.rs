@@ -73,6 +73,12 @@ pub(crate) enum Effect {
     },
     /// A process is over: its mailbox closes.
     Over(u64, Raw),
+    /// A function that runs for this connection is to be stopped.
+    Stop {
+        connection: u64,
+        number: u64,
+        reason: Raw,
+    },
 }
 
 #[derive(Debug)]
@@ -156,6 +162,8 @@ pub(crate) struct State {
     /// Names that are not for processes of the program.
     reserved: HashSet<String>,
     processes: HashMap<u64, Entry>,
+    /// Those of them that are functions which a peer has spawned, and the connections that they run for.
+    functions: HashMap<u64, u64>,
     names: HashMap<String, u64>,
     aliases: HashMap<u64, Alias>,
     watchers: HashMap<WatcherKey, Watcher>,
@@ -172,6 +180,7 @@ impl State {
             own,
             reserved: reserved.into_iter().collect(),
             processes: HashMap::new(),
+            functions: HashMap::new(),
             names: HashMap::new(),
             aliases: HashMap::new(),
             watchers: HashMap::new(),
@@ -185,6 +194,20 @@ impl State {
         let number = self.ids.fresh();
         self.processes.insert(number, Entry::default());
         number
+    }
+
+    /// A function that a peer has spawned runs under this number. The peer's own links and monitors are kept by its connection;
+    /// those of everybody else here.
+    pub(crate) fn lend(&mut self, number: u64, connection: u64) {
+        self.processes.insert(number, Entry::default());
+        self.functions.insert(number, connection);
+    }
+
+    /// It has ended by itself.
+    pub(crate) fn returned(&mut self, number: u64, reason: &Raw, effects: &mut Effects) {
+        if self.functions.remove(&number).is_some() {
+            self.end(number, reason, effects);
+        }
     }
 
     /// Gives a process a name. `false`: the name is taken, or the process has one, or is over.
@@ -629,7 +652,14 @@ impl State {
         for monitor in entry.monitors {
             self.let_go(monitor, effects);
         }
-        effects.push(Effect::Over(number, reason.clone()));
+        effects.push(match self.functions.remove(&number) {
+            None => Effect::Over(number, reason.clone()),
+            Some(connection) => Effect::Stop {
+                connection,
+                number,
+                reason: reason.clone(),
+            },
+        });
     }
 
     /// A monitor of ours has fired: over the connection of what it watches, as nobody else can know.

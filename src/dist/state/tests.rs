@@ -43,6 +43,7 @@ impl Bench {
             match effect {
                 Effect::Write(message) => self.written.push(read(message)),
                 Effect::Process(message) => self.process(message),
+                Effect::Returned(..) => {}
                 Effect::Broadcast { from, name, .. } => {
                     let answer = self.state.broadcast(from, Some(&name));
                     self.written.push(read(answer));
@@ -981,18 +982,24 @@ fn nothing_is_left_after_the_end() {
     let mut effects = Vec::new();
     bench.state.close(&DownReason::Closed, &mut effects);
     assert!(bench.is_empty());
-    let (mut told, mut cancelled) = (Vec::new(), Vec::new());
+    let (mut told, mut cancelled, mut returned) = (Vec::new(), Vec::new(), Vec::new());
     for effect in effects {
         match effect {
             Effect::Finish(number, Err(Failure::NoConnection(DownReason::Closed))) => {
                 told.push(number)
             }
             Effect::Cancel(number) => cancelled.push(number),
+            Effect::Returned(number, _) => returned.push(number),
             other => panic!("{other:?}"),
         }
     }
     told.sort_unstable();
     cancelled.sort_unstable();
+    assert_eq!(
+        returned,
+        [cast],
+        "others hear that nobody follows it any more"
+    );
     assert_eq!(told, [2000, 2001]);
     assert_eq!(cancelled, [erpc, parked], "and {cast}, a cast, runs on");
 }

@@ -231,6 +231,39 @@ fn a_normal_exit_ends_nobody_but_its_own_sender() {
 }
 
 #[test]
+fn a_function_that_a_peer_runs_is_watched_and_ended_by_others() {
+    let mut state = state();
+    for ends_by_itself in [true, false] {
+        let number = state.ids.fresh();
+        state.lend(number, PEER + 1);
+        let pid = state.pid(number);
+        assert_eq!(watch_from_there(&mut state, pid.clone()), []);
+        let effects = doing(&mut state, |state, effects| {
+            if ends_by_itself {
+                state.returned(number, &call::atom("stop"), effects);
+            } else {
+                let exit = Message::Exit2 {
+                    from: there().pid(1),
+                    to: pid.clone(),
+                    reason: call::atom("stop"),
+                };
+                state.received(PEER, exit, effects);
+            }
+        });
+        let told = matches!(&effects[0], Effect::Signal { connection: PEER, message: Message::MonitorExit { reason, .. } }
+            if reason.clone().into_raw() == call::atom("stop"));
+        assert!(told, "{effects:?}");
+        let stopped = Effect::Stop {
+            connection: PEER + 1,
+            number,
+            reason: call::atom("stop"),
+        };
+        assert_eq!(effects.contains(&stopped), !ends_by_itself);
+        assert_eq!(state.counts(), Counts::default());
+    }
+}
+
+#[test]
 fn an_alias_that_is_spent_or_taken_back_reaches_nobody() {
     let mut state = state();
     let owner = state.spawn();
