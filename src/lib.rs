@@ -56,7 +56,7 @@ pub mod grid;
 pub mod node;
 pub mod term;
 
-pub use dist::{CallError, Cookie, Mail, NodeName, PeerInfo, Process, Request};
+pub use dist::{CallError, Cookie, Envelope, Mail, NodeName, PeerInfo, Process, Request};
 pub use grid::{Change, Meta, MetaValue, Scope, View};
 pub use node::{Builder, Call, CallFailure, Exception, Node, StartError};
 pub use term::Term;

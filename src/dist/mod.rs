@@ -45,7 +45,8 @@ pub use name::{NameStyle, NodeName, NodeNameError};
 pub use node::Node;
 pub use options::{Listen, Options, StartError};
 pub use process::{
-    Counts, MAX_BYTES, MAX_MESSAGES, Mail, Monitor, Over, Process, Request, SpawnError, To,
+    Counts, Envelope, MAX_BYTES, MAX_MESSAGES, Mail, Monitor, Over, Process, Request, SpawnError,
+    To,
 };
 pub use tls::{Tls, TlsError, TlsPem, TlsVerify};
 

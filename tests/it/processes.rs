@@ -1,7 +1,7 @@
 //! Processes of a Rust node and those of a real `erl`: messages, links, monitors, aliases, names, in both directions.
 
 use crate::support::{beam::Beam, epmd::EpmdServer, eventually, toy};
-use redgrid::dist::{Counts, Mail, Node, Process, Request, SpawnError};
+use redgrid::dist::{Counts, Envelope, Mail, Node, Process, Request, SpawnError};
 use redgrid::term::{self, Limits, Raw, Term, atom, text::parse};
 use std::time::Duration;
 
@@ -681,6 +681,64 @@ async fn sys_looks_at_a_process_halts_it_and_lets_it_go_on() {
         ),
     ] {
         let expression = format!("W = {{worker, 'rust@127.0.0.1'}}, {expression}");
+        assert_eq!(erl.value(&expression).await, value, "{expression}");
+    }
+}
+
+#[tokio::test]
+async fn the_envelopes_of_gen_server_gen_statem_and_gen_event_are_told_apart() {
+    let (_epmd, node, mut erl) = pair().await;
+    let server = node.spawn(Some("any"), |mut any| async move {
+        let mut last = atom("nothing");
+        while let Ok(Mail::Message(message)) = any.receive().await {
+            match Envelope::open(message) {
+                Envelope::Call(call) => {
+                    let asked = call.request.decode().expect("a term");
+                    let answer = term::tuple([asked, last.clone()]);
+                    any.reply(&call, &Raw::encode(&answer))
+                        .await
+                        .expect("answered");
+                }
+                Envelope::Cast(cast) => {
+                    last = term::tuple([atom("cast"), cast.decode().expect("a term")])
+                }
+                Envelope::Info(info) => {
+                    last = term::tuple([atom("info"), info.decode().expect("a term")])
+                }
+            }
+        }
+        Ok(())
+    });
+    server.expect("spawned");
+    for (expression, value) in [
+        ("gen_server:call(A, one)", "{one,nothing}"),
+        (
+            "gen_server:cast(A, x), gen_server:call(A, two)",
+            "{two,{cast,x}}",
+        ),
+        (
+            "gen_statem:cast(A, y), gen_statem:call(A, three)",
+            "{three,{cast,y}}",
+        ),
+        ("A ! z, gen_statem:call(A, four)", "{four,{info,z}}"),
+        (
+            "gen_event:notify(A, bell), gen_event:call(A, handler, five)",
+            "{{call,handler,five},{info,{notify,bell}}}",
+        ),
+        (
+            "R = gen_server:send_request(A, six), gen_server:receive_response(R, 5000)",
+            "{reply,{six,{info,{notify,bell}}}}",
+        ),
+        (
+            "C = gen_server:send_request(A, eight, label, gen_server:reqids_new()), {Reply, label, _} = gen_server:receive_response(C, 5000, true), Reply",
+            "{reply,{eight,{info,{notify,bell}}}}",
+        ),
+        (
+            "{Good, []} = gen_server:multi_call(['rust@127.0.0.1'], any, seven), Good",
+            "[{'rust@127.0.0.1',{seven,{info,{notify,bell}}}}]",
+        ),
+    ] {
+        let expression = format!("A = {{any, 'rust@127.0.0.1'}}, {expression}");
         assert_eq!(erl.value(&expression).await, value, "{expression}");
     }
 }

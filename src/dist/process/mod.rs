@@ -113,7 +113,44 @@ pub struct Over {
     pub reason: Raw,
 }
 
-/// A call of the `gen_server` kind that came as a message.
+/// A message as `gen_server` tells them apart.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Envelope {
+    /// `gen_server:call`, `gen_statem:call`, `gen_event:call` and `sync_notify`: somebody waits for an answer.
+    Call(Request),
+    /// `gen_server:cast`, `gen_statem:cast`.
+    Cast(Raw),
+    /// Anything else: `Pid ! Message`, `gen_event:notify`.
+    Info(Raw),
+}
+
+impl Envelope {
+    /// Opens a message.
+    pub fn open(message: Raw) -> Self {
+        match call::open(message) {
+            call::Envelope::Call { from, request } => Self::Call(Request { from, request }),
+            call::Envelope::Cast(message) => Self::Cast(message),
+            call::Envelope::Bare(message) => match event_call(&message) {
+                Some(request) => Self::Call(request),
+                None => Self::Info(message),
+            },
+        }
+    }
+}
+
+/// `{Caller, From, Request}`: where the others say `$gen_call`, `gen_event` has the pid of the caller.
+fn event_call(message: &Raw) -> Option<Request> {
+    let [caller, from, request] = message.view().tuple_n::<3>()?;
+    if !caller.is_pid() {
+        return None;
+    }
+    Some(Request {
+        from: call::From::read(message, from)?,
+        request: message.sub(request),
+    })
+}
+
+/// A call that came as a message: see [`Envelope`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     from: call::From,
@@ -124,8 +161,8 @@ pub struct Request {
 impl Request {
     /// The call in a message; `None` when it is something else.
     pub fn of(message: &Raw) -> Option<Self> {
-        match call::open(message.clone()) {
-            call::Envelope::Call { from, request } => Some(Self { from, request }),
+        match Envelope::open(message.clone()) {
+            Envelope::Call(request) => Some(request),
             _ => None,
         }
     }
