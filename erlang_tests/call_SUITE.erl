@@ -10,6 +10,7 @@
          rpc_cast_runs_the_function/1,
          rpc_multicall_gives_a_value_per_node/1,
          rpc_async_call_gives_the_value/1,
+         rpc_spreads_work_over_the_nodes/1,
          rpc_to_an_undefined_function_is_badrpc_undef/1,
          rpc_to_another_arity_is_badrpc_undef/1,
          what_would_act_on_the_node_is_undefined/1,
@@ -18,6 +19,8 @@
          erpc_of_a_fun_is_refused/1,
          erpc_multicall_gives_a_result_per_node/1,
          erpc_send_request_gives_the_value/1,
+         erpc_collects_requests_and_casts_to_many/1,
+         erpc_that_waits_no_longer_leaves_nothing_behind/1,
          arguments_that_look_like_a_string_arrive/1,
          gen_server_call_is_answered/1,
          gen_server_call_by_the_pid_is_answered/1,
@@ -35,6 +38,8 @@
          a_link_to_a_dead_pid_exits_with_noproc/1,
          an_unlink_is_acknowledged/1,
          spawn_request_is_answered_once/1,
+         spawn_request_answers_as_it_was_asked_to/1,
+         spawn_takes_every_shape/1,
          spawn_of_a_fun_gives_a_dead_process/1,
          spawn_of_a_function_comes_back/1,
          a_process_ends_with_a_large_reason_of_exit_2/1,
@@ -91,6 +96,18 @@ rpc_multicall_gives_a_value_per_node(Config) ->
 rpc_async_call_gives_the_value(Config) ->
     on_beam(Config, fun(Rust) -> ?assertEqual(Rust, rpc:yield(rpc:async_call(Rust, erlang, node, []))) end).
 
+%% `pmap` and `parallel_eval` take every node that is in `nodes()`.
+rpc_spreads_work_over_the_nodes(Config) ->
+    on_beam(Config, fun(Rust) ->
+        ?assert(lists:member(Rust, nodes())),
+        ?assertEqual([8, 8, 8, 8], rpc:pmap({erlang, system_info}, [], lists:duplicate(4, wordsize))),
+        Where = rpc:parallel_eval(lists:duplicate(4, {erlang, node, []})),
+        ?assert(lists:member(Rust, Where)),
+        ?assertMatch({[_, _], []}, rpc:multicall([node(), Rust], erlang, system_info, [wordsize], 5000)),
+        Key = rpc:async_call(Rust, erlang, node, []),
+        ?assertEqual({value, Rust}, rpc:nb_yield(Key, 5000))
+    end).
+
 rpc_to_an_undefined_function_is_badrpc_undef(Config) ->
     on_beam(Config, fun(Rust) ->
         ?assertMatch({badrpc, {'EXIT', {undef, [{no_module, no_function, [a, "b"], []} | _]}}},
@@ -107,7 +124,8 @@ what_would_act_on_the_node_is_undefined(Config) ->
     on_beam(Config, fun(Rust) ->
         [?assertMatch({badrpc, {'EXIT', {undef, _}}}, rpc:call(Rust, M, F, Args))
          || {M, F, Args} <- [{erlang, halt, []}, {erlang, halt, [0]}, {init, stop, []}, {os, cmd, ["true"]},
-                             {erlang, get_cookie, []}, {erlang, apply, [erlang, node, []]}]],
+                             {erlang, get_cookie, []}, {erlang, apply, [erlang, halt, []]}]],
+        ?assertEqual(Rust, rpc:call(Rust, erlang, apply, [erlang, node, []])),
         ?assertEqual(pong, net_adm:ping(Rust))
     end).
 
@@ -139,6 +157,35 @@ erpc_multicall_gives_a_result_per_node(Config) ->
 erpc_send_request_gives_the_value(Config) ->
     on_beam(Config, fun(Rust) ->
         ?assertEqual(Rust, erpc:receive_response(erpc:send_request(Rust, erlang, node, []), 5000))
+    end).
+
+erpc_collects_requests_and_casts_to_many(Config) ->
+    on_beam(Config, fun(Rust) ->
+        Requests = lists:foldl(fun(N, Ids) -> erpc:send_request(Rust, echo, echo, [N], N, Ids) end,
+                               erpc:reqids_new(), lists:seq(1, 10)),
+        Collect = fun Collect(Ids) ->
+            case erpc:receive_response(Ids, 5000, true) of
+                no_request -> [];
+                {Value, Value, Rest} -> [Value | Collect(Rest)]
+            end
+        end,
+        ?assertEqual(lists:seq(1, 10), lists:sort(Collect(Requests))),
+        Id = erpc:send_request(Rust, echo, echo, [waited]),
+        ?assertEqual({response, waited}, erpc:wait_response(Id, 5000)),
+        ok = erpc:cast(Rust, redgrid, update_meta, [[{by, erpc_cast}]]),
+        ok = erpc:multicast([Rust, node()], redgrid, update_meta, [[{by, multicast}]]),
+        grid:until(fun() ->
+            [{Rust, Meta}] = rpc:call(Rust, redgrid, nodes, []),
+            lists:keyfind(<<"by">>, 1, Meta) =:= {<<"by">>, <<"multicast">>}
+        end, 5000)
+    end).
+
+erpc_that_waits_no_longer_leaves_nothing_behind(Config) ->
+    on_beam(Config, fun(Rust) ->
+        Large = binary:copy(<<7>>, 4 * 1024 * 1024),
+        _ = [try erpc:call(Rust, echo, echo, [Large], 0) catch error:{erpc, timeout} -> ok end || _ <- lists:seq(1, 10)],
+        ?assertEqual(Rust, erpc:call(Rust, erlang, node, [])),
+        ?assertEqual(nothing, now_or_never())
     end).
 
 %% On the wire a list of small integers is a string: as the list of arguments, too.
@@ -307,6 +354,45 @@ spawn_request_is_answered_once(Config) ->
         {answer, Id, ok, Pid} = next(),
         ?assertEqual(Rust, node(Pid)),
         ?assertMatch({'DOWN', Id, process, Pid, _}, next()),
+        ?assertEqual(nothing, now_or_never())
+    end).
+
+spawn_request_answers_as_it_was_asked_to(Config) ->
+    on_beam(Config, fun(Rust) ->
+        process_flag(trap_exit, true),
+        Asked = fun(Options) -> spawn_request(Rust, echo, echo, [hello], [{reply_tag, answer} | Options]) end,
+        %% Nothing is said of a success that nobody wants to hear of; what was asked for beside comes all the same.
+        Quiet = Asked([{reply, error_only}, monitor]),
+        ?assertMatch({'DOWN', Quiet, process, _, normal}, next()),
+        Silent = Asked([{reply, no}, monitor]),
+        ?assertMatch({'DOWN', Silent, process, _, normal}, next()),
+        Tagged = Asked([{reply, success_only}, {monitor, [{tag, ended}]}]),
+        ?assertMatch({answer, Tagged, ok, _}, next()),
+        ?assertMatch({ended, Tagged, process, _, normal}, next()),
+        Linked = Asked([{reply, yes}, link]),
+        {answer, Linked, ok, Pid} = next(),
+        ?assertEqual({'EXIT', Pid, normal}, next()),
+        Failed = spawn_request(Rust, no_module, f, [], [{reply_tag, answer}, link]),
+        {answer, Failed, ok, Other} = next(),
+        ?assertMatch({'EXIT', Other, {undef, [{no_module, f, [], []} | _]}}, next()),
+        ?assertEqual(nothing, now_or_never())
+    end).
+
+spawn_takes_every_shape(Config) ->
+    on_beam(Config, fun(Rust) ->
+        process_flag(trap_exit, true),
+        Pid = spawn_link(Rust, echo, echo, [one]),
+        ?assertEqual({'EXIT', Pid, normal}, next()),
+        {Watched, Ref} = spawn_monitor(Rust, echo, echo, [two]),
+        ?assertEqual({'DOWN', Ref, process, Watched, normal}, next()),
+        {Both, Both_ref} = spawn_opt(Rust, echo, echo, [three], [link, monitor, {priority, high}]),
+        ?assertEqual({'EXIT', Both, normal}, next()),
+        ?assertEqual({'DOWN', Both_ref, process, Both, normal}, next()),
+        %% Of a fun that names a function only the name crosses the wire.
+        {Named, Named_ref} = spawn_monitor(Rust, fun erlang:node/0),
+        ?assertEqual({'DOWN', Named_ref, process, Named, normal}, next()),
+        {Local, Local_ref} = spawn_monitor(Rust, fun() -> ok end),
+        ?assertMatch({'DOWN', Local_ref, process, Local, {{badfun, _}, _}}, next()),
         ?assertEqual(nothing, now_or_never())
     end).
 
