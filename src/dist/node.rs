@@ -109,7 +109,8 @@ impl Node {
         let processes = Processes::new(
             own.ids.clone(),
             options.name.clone(),
-            own.names.keys().cloned(),
+            // That one is spoken for in state.rs.
+            (own.names.keys().cloned()).chain(["global_name_server".to_owned()]),
         );
         let registration = match options.epmd_mode {
             EpmdMode::Unregistered => None,

@@ -597,7 +597,8 @@ impl Connection<'_> {
     /// others, through their connections.
     fn process(&mut self, message: Message<Raw>) {
         let connection = self.peer.connection;
-        let owed = self.node.processes().received(connection, message);
+        let peer = &self.peer.name;
+        let owed = self.node.processes().received(connection, peer, message);
         self.owed(owed);
     }
 

@@ -264,8 +264,13 @@ impl Processes {
     }
 
     /// A message of a peer that is not for the node itself. Returned: what is owed to peers for it.
-    pub(crate) fn received(&self, connection: u64, message: Message<Raw>) -> Vec<Owed> {
-        self.change(|state, effects| state.received(connection, message, effects))
+    pub(crate) fn received(
+        &self,
+        connection: u64,
+        peer: &NodeName,
+        message: Message<Raw>,
+    ) -> Vec<Owed> {
+        self.change(|state, effects| state.received(connection, peer, message, effects))
             .1
     }
 

@@ -19,7 +19,7 @@ use crate::dist::{
     ids::Ids,
     message::{Body, Message},
 };
-use crate::term::{Raw, write::put_pid};
+use crate::term::{Raw, is_atom_name, write::put_pid};
 use bytes::BytesMut;
 use std::collections::{HashMap, HashSet};
 
@@ -212,7 +212,9 @@ impl State {
 
     /// Gives a process a name. `false`: the name is taken, or the process has one, or is over.
     pub(crate) fn register(&mut self, number: u64, name: &str) -> bool {
-        if self.reserved.contains(name) || name == "undefined" || self.names.contains_key(name) {
+        // `undefined` is what `whereis/1` says of nobody.
+        let possible = is_atom_name(name) && name != "undefined" && !self.reserved.contains(name);
+        if !possible || self.names.contains_key(name) {
             return false;
         }
         match self.processes.get_mut(&number) {
@@ -692,12 +694,26 @@ impl State {
     }
 
     /// A message of a peer about a process of ours. What is owed to the peer for it comes back as [`Effect::Signal`].
+    ///
+    /// A peer speaks for its own processes only: what it says in the name of another node's is not heard, as it could break
+    /// that one's links.
     pub(crate) fn received(
         &mut self,
         connection: u64,
+        peer: &NodeName,
         message: Message<Raw>,
         effects: &mut Effects,
     ) {
+        if let Message::Link { from, .. }
+        | Message::Unlink { from, .. }
+        | Message::UnlinkAck { from, .. }
+        | Message::Exit { from, .. }
+        | Message::Exit2 { from, .. }
+        | Message::Monitor { watcher: from, .. } = &message
+            && from.view().node().as_deref() != Some(peer.as_str())
+        {
+            return;
+        }
         let signal = |message| Effect::Signal {
             connection,
             message,

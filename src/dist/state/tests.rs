@@ -56,7 +56,8 @@ impl Bench {
 
     fn process(&mut self, message: Message<Raw>) {
         let mut effects = Vec::new();
-        self.processes.received(1, message, &mut effects);
+        let peer = "peer@h".parse().unwrap();
+        self.processes.received(1, &peer, message, &mut effects);
         for effect in effects {
             match effect {
                 process::Effect::Signal { message, .. } => self.written.push(read(message)),

@@ -38,7 +38,7 @@ fn watch_from_there(state: &mut State, target: Raw) -> Vec<Effect> {
         reference: there().reference(5),
     };
     doing(state, |state, effects| {
-        state.received(PEER, message, effects)
+        state.received(PEER, &peer(), message, effects)
     })
 }
 
@@ -49,7 +49,9 @@ fn a_name_has_one_owner_until_that_ends() {
     assert!(state.register(one, "worker"));
     assert!(!state.register(two, "worker"));
     assert!(!state.register(one, "other"), "it has a name");
-    assert!(!state.register(two, "rex"), "that is the node's own");
+    for impossible in ["rex", "undefined", &"x".repeat(300)] {
+        assert!(!state.register(two, impossible));
+    }
     doing(&mut state, |s, e| s.end(one, &call::atom("normal"), e));
     assert!(state.register(two, "worker"));
     assert_eq!(state.whereis("worker"), Some(two));
@@ -81,7 +83,7 @@ fn a_process_that_ends_tells_its_links_first_and_then_its_watchers() {
         from: there().pid(2),
         to: pid.clone(),
     };
-    doing(&mut state, |s, e| s.received(PEER, link, e));
+    doing(&mut state, |s, e| s.received(PEER, &peer(), link, e));
     let reason = call::atom("shot");
     assert_eq!(
         doing(&mut state, |s, e| s.end(number, &reason, e)),
@@ -137,7 +139,10 @@ fn until_the_other_side_knows_of_an_unlink_its_exit_and_its_link_are_ignored() {
         to: pid.clone(),
         reason: call::atom("late"),
     };
-    assert_eq!(doing(&mut state, |s, e| s.received(PEER, exit, e)), []);
+    assert_eq!(
+        doing(&mut state, |s, e| s.received(PEER, &peer(), exit, e)),
+        []
+    );
     assert!(state.lives(number));
     let ack = |id: &Raw| Message::UnlinkAck {
         id: id.clone(),
@@ -145,10 +150,10 @@ fn until_the_other_side_knows_of_an_unlink_its_exit_and_its_link_are_ignored() {
         to: pid.clone(),
     };
     doing(&mut state, |s, e| {
-        s.received(PEER, ack(&call::integer(3)), e)
+        s.received(PEER, &peer(), ack(&call::integer(3)), e)
     });
     assert_eq!(state.counts().links, 1, "that was not our id");
-    doing(&mut state, |s, e| s.received(PEER, ack(id), e));
+    doing(&mut state, |s, e| s.received(PEER, &peer(), ack(id), e));
     assert_eq!(state.counts().links, 0);
 }
 
@@ -170,7 +175,7 @@ fn a_pid_is_the_same_in_whatever_form_its_nodes_name_came() {
         to: state.pid(number),
         reason: call::atom("bang"),
     };
-    doing(&mut state, |s, e| s.received(PEER, exit, e));
+    doing(&mut state, |s, e| s.received(PEER, &peer(), exit, e));
     assert!(!state.lives(number));
 }
 
@@ -184,7 +189,7 @@ fn an_unlink_is_always_acknowledged() {
         to: gone.clone(),
     };
     assert_eq!(
-        doing(&mut state, |s, e| s.received(PEER, unlink, e)),
+        doing(&mut state, |s, e| s.received(PEER, &peer(), unlink, e)),
         [signal(Message::UnlinkAck {
             id: call::integer(3),
             from: gone,
@@ -208,14 +213,14 @@ fn kill_cannot_be_trapped_when_it_is_sent_but_can_when_a_link_brings_it() {
         to: state.pid(one),
         reason: kill.clone(),
     };
-    doing(&mut state, |s, e| s.received(PEER, exit, e));
+    doing(&mut state, |s, e| s.received(PEER, &peer(), exit, e));
     assert!(state.lives(one));
     let exit = Message::Exit2 {
         from: other,
         to: state.pid(two),
         reason: kill,
     };
-    let effects = doing(&mut state, |s, e| s.received(PEER, exit, e));
+    let effects = doing(&mut state, |s, e| s.received(PEER, &peer(), exit, e));
     assert!(effects.contains(&Effect::Over(two, call::atom("killed"))));
 }
 
@@ -247,7 +252,7 @@ fn a_function_that_a_peer_runs_is_watched_and_ended_by_others() {
                     to: pid.clone(),
                     reason: call::atom("stop"),
                 };
-                state.received(PEER, exit, effects);
+                state.received(PEER, &peer(), exit, effects);
             }
         });
         let told = matches!(&effects[0], Effect::Signal { connection: PEER, message: Message::MonitorExit { reason, .. } }
@@ -294,9 +299,11 @@ fn a_peer_cannot_fire_a_monitor_of_what_is_not_at_it() {
         reference: state.ids.reference(monitor.0),
         reason: call::atom("lie"),
     };
-    let fired = doing(&mut state, |s, e| s.received(PEER + 1, fire.clone(), e));
+    let fired = doing(&mut state, |s, e| {
+        s.received(PEER + 1, &"c@h".parse().unwrap(), fire.clone(), e)
+    });
     assert_eq!(fired, []);
-    let fired = doing(&mut state, |s, e| s.received(PEER, fire, e));
+    let fired = doing(&mut state, |s, e| s.received(PEER, &peer(), fire, e));
     assert_eq!(fired.len(), 1);
 }
 
@@ -397,7 +404,7 @@ proptest! {
                 Step::LinkThere(a, b) => state.link(number(a), &there().pid(b.into()), Some(PEER), e),
                 Step::LinkedFromThere(a, b) => {
                     let (from, to) = (there().pid(a.into()), state.pid(number(b)));
-                    state.received(PEER, Message::Link { from, to }, e);
+                    state.received(PEER, &peer(), Message::Link { from, to }, e);
                 }
                 Step::Unlink(a, b) => {
                     let pid = state.pid(number(b));
@@ -422,7 +429,7 @@ proptest! {
                         target: state.pid(number(b)),
                         reference: there().reference(n as u64),
                     };
-                    state.received(PEER, message, e);
+                    state.received(PEER, &peer(), message, e);
                 }
                 Step::Alias(a, once) => {
                     state.alias(number(a), once);
@@ -453,4 +460,40 @@ proptest! {
         prop_assert_eq!(state.counts(), Counts::default());
         prop_assert!(state.watchers.is_empty() && state.node_watchers.is_empty());
     }
+}
+
+#[test]
+fn a_peer_cannot_speak_for_the_processes_of_another_node() {
+    let mut state = state();
+    let number = state.spawn();
+    let (pid, other) = (state.pid(number), there().pid(2));
+    let liar: NodeName = "liar@h".parse().unwrap();
+    doing(&mut state, |s, e| s.link(number, &other, Some(PEER), e));
+    for message in [
+        Message::Exit {
+            from: other.clone(),
+            to: pid.clone(),
+            reason: call::atom("bang"),
+        },
+        Message::Exit2 {
+            from: other.clone(),
+            to: pid.clone(),
+            reason: call::atom("kill"),
+        },
+        Message::Unlink {
+            id: call::integer(1),
+            from: other.clone(),
+            to: pid.clone(),
+        },
+        Message::Monitor {
+            watcher: other,
+            target: pid,
+            reference: there().reference(5),
+        },
+    ] {
+        let effects = doing(&mut state, |s, e| s.received(PEER + 1, &liar, message, e));
+        assert_eq!(effects, []);
+    }
+    assert_eq!((state.counts().processes, state.counts().links), (1, 1));
+    assert_eq!(state.counts().watchers, 0);
 }
