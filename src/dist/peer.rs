@@ -52,7 +52,7 @@ const READ: usize = 64 * 1024;
 /// What a connection keeps of its read buffer.
 const KEEP: usize = 4 * READ;
 
-/// When a read brings so many frames, a moment is waited before the next: see [`Node::moment`].
+/// When a read brings so many messages, a moment is waited before the next: see [`Node::moment`].
 const MANY: u64 = 8;
 
 /// A frame up to this size gets its room at once; a larger one as it arrives, so that an announced length alone
@@ -222,7 +222,7 @@ fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connect
         running: JoinSet::new(),
         tasks: HashMap::new(),
         aborts: HashMap::new(),
-        frames: 0,
+        messages: 0,
         dropped: 0,
         refused: 0,
     }
@@ -241,8 +241,8 @@ struct Connection<'a> {
     running: JoinSet<Answer>,
     tasks: HashMap<tokio::task::Id, u64>,
     aborts: HashMap<u64, AbortHandle>,
-    /// How many have come.
-    frames: u64,
+    /// How many have come that ask for something or bring something.
+    messages: u64,
     dropped: u64,
     refused: u64,
 }
@@ -264,12 +264,12 @@ impl Connection<'_> {
             if more && reading {
                 // A full buffer means that more is there already.
                 let full = input.len() == input.capacity();
-                let before = self.frames;
+                let before = self.messages;
                 match self.frames(&mut input) {
                     Ok(left) => {
                         more = left;
                         if !full
-                            && self.frames - before >= MANY
+                            && self.messages - before >= MANY
                             && let Err(reason) = self.rest(&mut writer)
                         {
                             return reason;
@@ -441,7 +441,6 @@ impl Connection<'_> {
             if length == 0 {
                 continue;
             }
-            self.frames += 1;
             // A further fragment is put behind the others anyway, so it need not be a buffer of its own.
             let message = if self.decoder.is_next(&input[..length]) {
                 let message = self.decoder.next(&input[..length]);
@@ -452,7 +451,12 @@ impl Connection<'_> {
                 self.decoder.decode(&frame)
             };
             match message {
-                Ok(Some(message)) => self.input(Input::Received(message)),
+                Ok(Some(message)) => {
+                    // What only announces something else, as the reply to a spawn request does, is nothing to wait after.
+                    let announces = matches!(message, Message::SpawnReply { .. });
+                    self.messages += u64::from(!announces);
+                    self.input(Input::Received(message));
+                }
                 Ok(None) => {}
                 Err(error) if error.is_overload() => {
                     return Err(DownReason::Overload(error.to_string()));
