@@ -235,33 +235,3 @@ fn explained(error: CallError) -> anyhow::Error {
         None => error.into(),
     }
 }
-
-/// `redgrid names`.
-pub(crate) async fn names(args: &super::NamesArgs) -> anyhow::Result<()> {
-    let port = crate::config::resolve_epmd_port(args.epmd.flags(), environment())?;
-    let epmd = Epmd {
-        port,
-        ..Epmd::default()
-    };
-    let found = tokio::net::lookup_host((args.host.as_str(), port)).await;
-    let Some(at) = found
-        .with_context(|| format!("the host {} does not resolve", args.host))?
-        .next()
-    else {
-        bail!("the host {} has no address", args.host);
-    };
-    let mut names = match epmd.names(at.ip()).await {
-        Ok(names) => names,
-        Err(why) => bail!("epmd at {at} does not answer: {why}"),
-    };
-    names.sort();
-    let lines: Vec<String> = names
-        .iter()
-        .map(|(name, port)| format!("{name} {port}"))
-        .collect();
-    if lines.is_empty() {
-        eprintln!("epmd at {at} knows no node");
-        return Ok(());
-    }
-    super::print(&lines.join("\n"))
-}

@@ -10,6 +10,7 @@ mod demo;
 mod list;
 pub mod logging;
 mod meta;
+mod names;
 mod node;
 mod table;
 
@@ -296,11 +297,17 @@ pub struct SendArgs {
 
 /// `redgrid names`.
 #[derive(Args)]
-#[command(after_help = "Example:\n  redgrid names 10.0.0.5")]
+#[command(
+    after_help = "Examples:\n  redgrid names\n  redgrid names 10.0.0.5 --json | jq '.[].name'\n\n\
+        In a pipe each line is a name and a port."
+)]
 pub struct NamesArgs {
     /// The host whose epmd is asked
     #[arg(default_value = "127.0.0.1")]
     pub host: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// The port of epmd.
     #[command(flatten)]
     pub epmd: EpmdPortArg,
@@ -329,7 +336,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Call(args) => client::call(&args).await,
         Command::Cast(args) => client::cast(&args).await,
         Command::Send(args) => client::send(&args).await,
-        Command::Names(args) => client::names(&args).await,
+        Command::Names(args) => names::run(&args).await,
         Command::Suspend(args) => client::redgrid(&args, "suspend").await,
         Command::Resume(args) => client::redgrid(&args, "resume").await,
         Command::Demo(args) => demo::run(&args).await,

@@ -18,6 +18,24 @@ const NARROWEST: u16 = 20;
 
 /// One row per member: lines around them on a terminal, bare columns in a pipe.
 pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, String)>) -> String {
+    let rows = rows.map(|(registration, state)| {
+        let meta: Vec<String> = meta_lines(&registration.meta).collect();
+        [
+            registration.node.to_string(),
+            registration.ip.clone(),
+            state,
+            registration.implementation.clone(),
+            meta.join(" "),
+        ]
+    });
+    aligned(["node", "ip", "state", "runs", "meta"], rows)
+}
+
+/// Columns under their headers.
+pub(crate) fn aligned<const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     let preset = if stdout().is_terminal() {
         presets::UTF8_FULL_CONDENSED
@@ -27,19 +45,12 @@ pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, St
     table
         .load_preset(preset)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(["node", "ip", "state", "runs", "meta"]);
+        .set_header(header);
     if table.width().is_some_and(|columns| columns < NARROWEST) {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
-    for (registration, state) in rows {
-        let meta: Vec<String> = meta_lines(&registration.meta).collect();
-        table.add_row([
-            registration.node.to_string(),
-            registration.ip.clone(),
-            state,
-            registration.implementation.clone(),
-            meta.join(" "),
-        ]);
+    for row in rows {
+        table.add_row(row);
     }
     table.trim_fmt()
 }
