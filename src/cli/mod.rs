@@ -7,6 +7,7 @@
 pub mod args;
 mod client;
 mod demo;
+mod doctor;
 mod list;
 pub mod logging;
 mod meta;
@@ -64,6 +65,8 @@ pub enum Command {
     Send(SendArgs),
     /// List the nodes that the epmd of a host knows
     Names(NamesArgs),
+    /// Find out what is wrong: Redis, epmd, name, cookie, ports, and the way to every known node
+    Doctor(DoctorArgs),
     /// Take a node out of the mesh while it keeps running
     Suspend(TargetArgs),
     /// Bring a suspended node back into the mesh
@@ -313,6 +316,44 @@ pub struct NamesArgs {
     pub epmd: EpmdPortArg,
 }
 
+/// `redgrid doctor`.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    redgrid doctor                                    # this machine, the mesh, and what epmd here knows\n  \
+    redgrid doctor web@10.0.0.5                       # that node as well\n  \
+    redgrid doctor --sname web --listen 0.0.0.0:9100  # could a node be started like this?\n  \
+    redgrid doctor --json | jq '.[]'\n\n\
+    One line per check: ok, warning or problem, what is so, and the mend. Exit code 1 when there is a problem.\n\
+    What only epmd here knows may be of another cluster: of those nodes there are warnings alone, unless they are named.\n\
+    Nothing is changed; the nodes see a hidden one come and go.")]
+pub struct DoctorArgs {
+    /// Nodes to examine beside the members of the mesh
+    #[arg(value_name = "NODE")]
+    pub nodes: Vec<NodeName>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The address that a node here would be reached at [also: LOCAL_IP] [default: the one of the name's host]
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// Where it would listen [default: any port]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// The other settings of a node.
+    #[command(flatten)]
+    pub caller: CallerArgs,
+}
+
+impl DoctorArgs {
+    /// The flags as typed.
+    pub fn flags(&self) -> Flags {
+        let mut flags = self.caller.flags();
+        flags.one("ip", self.ip.as_deref());
+        flags.one("listen", self.listen.as_deref());
+        flags
+    }
+}
+
 /// `redgrid demo`.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  redgrid demo\n  redgrid demo --once")]
@@ -337,6 +378,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         Command::Cast(args) => client::cast(&args).await,
         Command::Send(args) => client::send(&args).await,
         Command::Names(args) => names::run(&args).await,
+        Command::Doctor(args) => doctor::run(&args).await,
         Command::Suspend(args) => client::redgrid(&args, "suspend").await,
         Command::Resume(args) => client::redgrid(&args, "resume").await,
         Command::Demo(args) => demo::run(&args).await,

@@ -2,7 +2,7 @@
 
 use super::{NamesArgs, print, table};
 use crate::{config::environment, dist::Epmd};
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use serde_json::{Value, json};
 use std::{
     io::{IsTerminal, stdout},
@@ -50,8 +50,10 @@ async fn ask(host: &str, port: u16) -> anyhow::Result<(SocketAddr, Vec<(String, 
         ..Epmd::default()
     };
     let found = tokio::net::lookup_host((host, port)).await;
-    let found = found.with_context(|| {
-        format!("the host {host:?} does not resolve: check its spelling, or give its address")
+    let found = found.map_err(|why| {
+        anyhow!(
+            "the host {host:?} does not resolve ({why}): check its spelling, or give its address"
+        )
     })?;
     let mut at: Vec<SocketAddr> = found.collect();
     // That is where an epmd listens unless told otherwise.

@@ -16,7 +16,7 @@ use super::file;
 use crate::dist::{BadCookie, Cookie};
 
 /// Below this many characters a cookie can be guessed by trying.
-pub(super) const SAFE_LENGTH: usize = 16;
+const SAFE_LENGTH: usize = 16;
 
 /// The length of one that is made here.
 const MADE_LENGTH: usize = 20;
@@ -47,18 +47,33 @@ impl Places {
     }
 }
 
-/// Finds the cookie, or makes one. The second value is the file that was made,
-/// so that the user is told.
-pub(super) fn find_or_make(places: &Places) -> Result<(Cookie, Option<PathBuf>), ConfigError> {
+/// Finds the cookie; `None` where there is none.
+pub(super) fn find(places: &Places) -> Result<Option<Cookie>, ConfigError> {
     for path in [&places.home, &places.xdg].into_iter().flatten() {
         match read(path) {
             Err(Unread::File(file::Unread::Absent)) => {}
-            found => {
-                return found
-                    .map(|cookie| (cookie, None))
-                    .map_err(|unread| unread.at(path));
-            }
+            found => return found.map(Some).map_err(|unread| unread.at(path)),
         }
+    }
+    Ok(None)
+}
+
+/// What is to be said of a cookie on a node that other machines reach.
+pub(super) fn doubts(cookie: &Cookie) -> Option<String> {
+    (cookie.len() < SAFE_LENGTH).then(|| {
+        format!(
+            "the cookie has {} characters, and this node can be reached from other machines: whoever guesses it \
+             controls the cluster; use at least {SAFE_LENGTH} random ones",
+            cookie.len()
+        )
+    })
+}
+
+/// Finds the cookie, or makes one. The second value is the file that was made,
+/// so that the user is told.
+pub(super) fn find_or_make(places: &Places) -> Result<(Cookie, Option<PathBuf>), ConfigError> {
+    if let Some(cookie) = find(places)? {
+        return Ok((cookie, None));
     }
     let path = places.home.as_ref().ok_or(ConfigError::NoHome)?;
     match make(path) {

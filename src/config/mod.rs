@@ -15,6 +15,7 @@
 
 mod command;
 mod cookie;
+mod doctor;
 mod error;
 mod file;
 mod meta;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::command::{CallerConfig, ReaderConfig, resolve_epmd_port};
+pub use self::doctor::DoctorConfig;
 pub use self::error::{BadValue, ConfigError, Origin};
 pub use self::meta::entry as meta_entry;
 pub use self::name::{Host, ThisHost, is_loopback_host};
@@ -178,10 +180,7 @@ impl Config {
             parsed(&sources, "max-members", value::members)?.unwrap_or(DEFAULT_MAX_MEMBERS);
         let echo = sources.is_on("echo")?;
 
-        let name = match sources.either("name", "sname")? {
-            Some((flag, found)) => node_name(found.text(), style_of(flag), &found.origin, host)?,
-            None => node_name(DEFAULT_NAME, NameStyle::Long, &Origin::Flag("name"), host)?,
-        };
+        let name = own_name(&sources, host)?;
         let given_ip = sources.find("ip")?;
         let ip = own_ip(
             given_ip
@@ -198,13 +197,8 @@ impl Config {
         let cookie = find_cookie(&sources, &mut warnings)?;
 
         let off_loopback = !ip.is_loopback() || !listen.ip.is_loopback();
-        if off_loopback && cookie.len() < cookie::SAFE_LENGTH {
-            warnings.push(format!(
-                "the cookie has {} characters, and this node can be reached from other machines: whoever guesses it \
-                 controls the cluster; use at least {} random ones",
-                cookie.len(),
-                cookie::SAFE_LENGTH
-            ));
+        if let (true, Some(warning)) = (off_loopback, cookie::doubts(&cookie)) {
+            warnings.push(warning);
         }
         if listen.ip.is_loopback() && !ip.is_loopback() {
             warnings.push(format!(
@@ -234,6 +228,13 @@ impl Config {
             log,
         };
         Ok(Resolved { config, warnings })
+    }
+}
+
+fn own_name(sources: &Sources, host: &dyn Host) -> Result<NodeName, ConfigError> {
+    match sources.either("name", "sname")? {
+        Some((flag, found)) => node_name(found.text(), style_of(flag), &found.origin, host),
+        None => node_name(DEFAULT_NAME, NameStyle::Long, &Origin::Flag("name"), host),
     }
 }
 
@@ -282,31 +283,41 @@ fn epmd_port(sources: &Sources) -> Result<u16, ConfigError> {
     Ok(parsed(sources, "epmd-port", value::port)?.unwrap_or(DEFAULT_EPMD_PORT))
 }
 
+/// The cookie, made where there is none.
 fn find_cookie(sources: &Sources, warnings: &mut Vec<String>) -> Result<Cookie, ConfigError> {
+    if let Some(cookie) = existing_cookie(sources)? {
+        return Ok(cookie);
+    }
+    let (cookie, made) = cookie::find_or_make(&cookie_places(sources)?)?;
+    if let Some(path) = made {
+        warnings.push(format!(
+            "there was no cookie, so a new one was made in {}; every node of the cluster needs the same",
+            path.display()
+        ));
+    }
+    Ok(cookie)
+}
+
+/// The cookie, where there is one.
+fn existing_cookie(sources: &Sources) -> Result<Option<Cookie>, ConfigError> {
     match sources.either("cookie", "cookie-file")? {
-        Some(("cookie", found)) => Cookie::new(found.text()).map_err(|bad| {
+        Some(("cookie", found)) => Cookie::new(found.text()).map(Some).map_err(|bad| {
             BadValue::new(
                 bad.to_string(),
                 "write 1 to 255 printable ASCII characters, the same on every node",
             )
             .at(found.origin)
         }),
-        Some((_, found)) => cookie::from_file(Path::new(found.text())),
-        None => {
-            let places = cookie::Places::new(
-                sources.variable("HOME")?,
-                sources.variable("XDG_CONFIG_HOME")?,
-            );
-            let (cookie, made) = cookie::find_or_make(&places)?;
-            if let Some(path) = made {
-                warnings.push(format!(
-                    "there was no cookie, so a new one was made in {}; every node of the cluster needs the same",
-                    path.display()
-                ));
-            }
-            Ok(cookie)
-        }
+        Some((_, found)) => cookie::from_file(Path::new(found.text())).map(Some),
+        None => cookie::find(&cookie_places(sources)?),
     }
+}
+
+fn cookie_places(sources: &Sources) -> Result<cookie::Places, ConfigError> {
+    Ok(cookie::Places::new(
+        sources.variable("HOME")?,
+        sources.variable("XDG_CONFIG_HOME")?,
+    ))
 }
 
 /// A configuration file with a secret in it that others can read. It is not

@@ -49,6 +49,11 @@ impl Flags {
         }
     }
 
+    /// Whether a flag was given.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// The same without one of them.
     pub(super) fn without(mut self, key: &str) -> Flags {
         self.0.remove(key);

@@ -142,7 +142,12 @@ impl Node {
                     HandshakeError::Tls(_) | HandshakeError::SpeaksTls => {
                         ConnectError::Tls { node, why }
                     }
-                    _ => ConnectError::Handshake { node, why },
+                    error => ConnectError::Handshake {
+                        node,
+                        why,
+                        refusal: error.refusal(),
+                        answered: error.answered(),
+                    },
                 }
             }
             Ok(Err(error)) => error,

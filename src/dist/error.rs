@@ -4,6 +4,23 @@ use super::{ConnectError, DownReason, NodeName, state::Failure};
 use crate::term::Raw;
 use std::time::Duration;
 
+/// What a handshake failed for, for whoever can say more of it than the error's own text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The two nodes have different cookies.
+    Cookie,
+    /// The peer is too old, or says what nodes of today do not.
+    TooOld,
+    /// The peer does not let our node connect.
+    NotAllowed,
+    /// The peer closed the connection when it had read our name.
+    ClosedAtOnce,
+    /// A node of another name answered.
+    OtherName,
+    /// Anything else.
+    Other,
+}
+
 /// Why a call had no value. Unless it says otherwise the function may or may not have run.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {

@@ -14,7 +14,7 @@
 //! reaches the port can talk to this file, so it reads small messages only, allocates nothing that they announce, and
 //! compares digests in constant time.
 
-use super::{Cookie, NodeName, tls};
+use super::{Cookie, NodeName, Refusal, tls};
 use erl_dist::DistributionFlags as Flag;
 use md5::{Digest, Md5};
 use std::{future::Future, io, time::Duration};
@@ -155,6 +155,8 @@ pub(crate) enum HandshakeError {
     Malformed(&'static str),
     #[error("{0} lacks {1}: OTP 25 or newer is needed")]
     Flags(NodeName, String),
+    #[error("its challenge is that of OTP 22 or older: OTP 25 or newer is needed")]
+    Old,
     #[error("it does not accept our node: its log says why")]
     NotAllowed,
     #[error("it is connecting to us at this moment, and that connection goes first")]
@@ -171,6 +173,31 @@ pub(crate) enum HandshakeError {
         "too many handshakes at a time, and it was the oldest of the address that has the most"
     )]
     TurnedAway,
+}
+
+/// What is expected first of a peer that has our name.
+const STATUS: &str = "its status";
+
+impl HandshakeError {
+    /// The kind of failure, for those outside of this module.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Cookie | Self::CookieRefused => Refusal::Cookie,
+            Self::Flags(..) | Self::Old => Refusal::TooOld,
+            Self::NotAllowed => Refusal::NotAllowed,
+            Self::Closed(STATUS) => Refusal::ClosedAtOnce,
+            Self::OtherName(_) => Refusal::OtherName,
+            _ => Refusal::Other,
+        }
+    }
+
+    /// Who answered in the place of the one that was dialled.
+    pub(crate) fn answered(&self) -> Option<NodeName> {
+        match self {
+            Self::OtherName(name) => name.parse().ok(),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for HandshakeError {
@@ -199,7 +226,7 @@ where
     }
     send(stream, &name_message(local, None)).await?;
 
-    let status = receive(stream, "its status").await?;
+    let status = receive(stream, STATUS).await?;
     match status
         .strip_prefix(b"s")
         .ok_or(HandshakeError::Malformed("something else than a status"))?
@@ -368,6 +395,9 @@ fn name_message(local: &Local, challenge: Option<u32>) -> Vec<u8> {
 
 fn parse_challenge(message: &[u8]) -> Result<(Remote, u32), HandshakeError> {
     let malformed = || HandshakeError::Malformed("something else than a challenge");
+    if message.first() == Some(&b'n') {
+        return Err(HandshakeError::Old);
+    }
     let mut fields = Fields(message.strip_prefix(b"N").ok_or_else(malformed)?);
     let flags = fields.u64().ok_or_else(malformed)?;
     let challenge = fields.u32().ok_or_else(malformed)?;
@@ -620,6 +650,24 @@ mod tests {
         let (dialled, accepted) = both(old, local("b@h", "secret"), Status::Ok).await;
         assert!(matches!(dialled, Err(HandshakeError::NotAllowed)));
         assert!(accepted.unwrap_err().to_string().contains("V4_NC"));
+    }
+
+    #[tokio::test]
+    async fn a_challenge_of_the_old_handshake_is_told_as_such() {
+        let (mut a, mut b) = tokio::io::duplex(4096);
+        let old = async {
+            receive(&mut b, "its name").await.unwrap();
+            send(&mut b, b"sok").await.unwrap();
+            // 'n', version, 32 flags, challenge, name.
+            send(&mut b, b"n\0\x05\0\x03\x0f\xff\0\0\0\x01b@h")
+                .await
+                .unwrap();
+        };
+        let (ours, peer) = (local("a@h", "secret"), "b@h".parse().unwrap());
+        let (dialled, ()) = tokio::join!(dial(&mut a, &ours, &peer, || true), old);
+        let error = dialled.unwrap_err();
+        assert_eq!(error.refusal(), Refusal::TooOld);
+        assert!(error.to_string().contains("OTP 25"), "{error}");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The side of a node that accepts: its listener, and the handshakes of those who come.
 
 use super::{
-    ConnectError, DownReason, Listen, Node, NodeName, StartError,
+    ConnectError, DownReason, Listen, Node, NodeName, Refusal, StartError,
     door::{Complaints, Door},
     handshake::{self, HandshakeError, Status},
     node::lock,
@@ -191,6 +191,8 @@ impl Node {
             self.failed(&peer, id, || ConnectError::Handshake {
                 node: peer.clone(),
                 why: "its own connection to us, for which we gave ours up, failed".into(),
+                refusal: Refusal::Other,
+                answered: None,
             });
         }
     }

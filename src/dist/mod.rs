@@ -39,7 +39,7 @@ mod tls;
 
 pub use cookie::{BadCookie, Cookie};
 pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError};
-pub use error::CallError;
+pub use error::{CallError, Refusal};
 pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
 pub use node::Node;
@@ -239,6 +239,10 @@ pub enum ConnectError {
         node: NodeName,
         /// What went wrong and how to mend it.
         why: String,
+        /// The same for a program.
+        refusal: Refusal,
+        /// The node that answered, when it is another.
+        answered: Option<NodeName>,
     },
     /// No TLS came to be with it, or one of the two does not speak it.
     #[error("no TLS with {node}: {why}")]

@@ -3,7 +3,7 @@
 use super::registration::{Reading, Registration, Scope, node_name};
 use super::state::Found;
 use super::store::{self, Store};
-use super::{GridError, MAX_MEMBERS, Status, store_client};
+use super::{GridError, MAX_MEMBERS, Status, store_client, unix_ms};
 use crate::dist::NodeName;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,6 +30,41 @@ pub struct Listed {
 /// [`GridError::Url`], or [`GridError::Redis`] with what to do about it.
 pub async fn list(redis: &str, scope: &Scope, all: bool) -> Result<Vec<Listed>, GridError> {
     Lister::connect(redis, scope).await?.list(all).await
+}
+
+/// What somebody sees who looks at the Redis of a mesh to find what is wrong.
+#[derive(Debug, Clone)]
+pub struct Examined {
+    /// Where it is, without the password.
+    pub place: String,
+    /// How long one command took, and its answer.
+    pub took: Duration,
+    /// By how many ms its clock is ahead of ours; less than 0: behind.
+    pub ahead_ms: i64,
+    /// All members, the suspended as well.
+    pub members: Vec<Listed>,
+}
+
+/// Looks at the members and at the clock.
+///
+/// # Errors
+/// As [`list`].
+pub async fn examine(redis: &str, scope: &Scope) -> Result<Examined, GridError> {
+    let lister = Lister::connect(redis, scope).await?;
+    let explain = |error| GridError::Redis(store::trouble(&lister.place, &error));
+    let before = unix_ms().unwrap_or_default();
+    let asked = Instant::now();
+    let (time, _) = lister.store.look_up(&[]).await.map_err(explain)?;
+    let took = asked.elapsed();
+    // Half of that went by before Redis read its clock.
+    let here = before.saturating_add(took.as_millis() as i64 / 2);
+    let members = lister.list(true).await?;
+    Ok(Examined {
+        place: lister.place,
+        took,
+        ahead_ms: time.saturating_sub(here),
+        members,
+    })
 }
 
 /// Waits until at least `nodes` members have all of these keys with these texts in their meta. Gives them.
@@ -104,7 +139,7 @@ impl Lister {
         let place = store::place(&client);
         let connection = store::connect(&client).await;
         let connection =
-            connection.map_err(|error| GridError::Redis(store::explain(&place, &error)))?;
+            connection.map_err(|error| GridError::Redis(store::trouble(&place, &error)))?;
         Ok(Self {
             store: Store::new(connection, scope.clone()),
             place,
@@ -112,7 +147,7 @@ impl Lister {
     }
 
     async fn list(&self, all: bool) -> Result<Vec<Listed>, GridError> {
-        let explain = |error| GridError::Redis(store::explain(&self.place, &error));
+        let explain = |error| GridError::Redis(store::trouble(&self.place, &error));
         // Classic members are in the keys only, suspended ones of today in neither keys nor index.
         let mut keys = self
             .store

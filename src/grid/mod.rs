@@ -27,7 +27,7 @@ mod view;
 
 pub use dial::{Connect, Dialling};
 pub use driver::Driver;
-pub use list::{Listed, await_members, list};
+pub use list::{Examined, Listed, await_members, examine, list};
 pub use meta::{BadMeta, Meta, MetaValue};
 pub use peers::Peers;
 pub use registration::{Registration, Scope, Status};
@@ -36,6 +36,7 @@ pub use view::{Change, ChangeKind, Member, Standing, View};
 use crate::dist::{DownReason, NodeName, PeerInfo};
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -94,6 +95,21 @@ impl Options {
     }
 }
 
+/// What is wrong with Redis, and the mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What is wrong, and where.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.mend)
+    }
+}
+
 /// What goes wrong with a mesh as a whole. Redis being away is not among it: that is waited for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GridError {
@@ -111,7 +127,7 @@ pub enum GridError {
     Busy,
     /// Redis could not be asked; says why and what to do.
     #[error("{0}")]
-    Redis(String),
+    Redis(Trouble),
     /// It did not come to be in time; says how far it came.
     #[error("{0}")]
     Timeout(String),

@@ -3,6 +3,7 @@
 //! Everything is RESP2 and works with Redis 5 to 8 and Valkey. One look-up is one pipeline however many nodes it is
 //! about; our own keys are written in one transaction, so that no reader sees half of them.
 
+use super::Trouble;
 use super::registration::{Fields, Scope};
 use super::state::{Found, OwnKeys, Renewal, Write};
 use crate::dist::NodeName;
@@ -323,6 +324,11 @@ pub(crate) fn place(client: &redis::Client) -> String {
 
 /// What went wrong and how to mend it, in one line.
 pub(crate) fn explain(place: &str, error: &RedisError) -> String {
+    trouble(place, error).to_string()
+}
+
+/// The same in its two halves.
+pub(crate) fn trouble(place: &str, error: &RedisError) -> Trouble {
     // A pipeline or a transaction has failed for the first of its commands that did.
     let first = error.clone().into_server_errors();
     let first = first.as_deref().and_then(|errors| errors.first());
@@ -331,35 +337,49 @@ pub(crate) fn explain(place: &str, error: &RedisError) -> String {
         None => (error.code(), error.detail()),
     };
     let detail = detail.unwrap_or_default();
-    match code {
-        Some("NOAUTH") => format!(
-            "{place} wants a password: give it in the URL, --redis redis://USER:PASSWORD@HOST:PORT/"
+    let (what, mend) = match code {
+        Some("NOAUTH") => (
+            "wants a password".to_owned(),
+            "give it in the URL, --redis redis://USER:PASSWORD@HOST:PORT/",
         ),
-        _ if error.kind() == ErrorKind::AuthenticationFailed || code == Some("WRONGPASS") => {
-            format!("{place} refuses the user name or password in the URL of --redis: correct them")
-        }
-        Some("NOPERM") => format!(
-            "{place} does not permit what the mesh needs ({detail}): give the user the ACL of docs/security.md"
+        _ if error.kind() == ErrorKind::AuthenticationFailed || code == Some("WRONGPASS") => (
+            "refuses the user name or password in the URL of --redis".to_owned(),
+            "correct them",
         ),
-        Some("READONLY") => {
-            format!("{place} is a read-only replica: --redis must name its master")
-        }
+        Some("NOPERM") => (
+            format!("does not permit what the mesh needs ({detail})"),
+            "give the user the ACL of docs/security.md",
+        ),
+        Some("READONLY") => (
+            "is a read-only replica".to_owned(),
+            "--redis must name its master",
+        ),
         // Any other key of ours is replaced or told by its name.
-        Some("WRONGTYPE") => format!(
-            "{place} has something else than the index of the mesh under its key, redgrid.index:DOMAIN:VERSION: delete it"
+        Some("WRONGTYPE") => (
+            "has something else than the index of the mesh under its key, redgrid.index:DOMAIN:VERSION"
+                .to_owned(),
+            "delete it",
         ),
-        Some("LOADING") => {
-            format!("{place} is still loading its data: waiting for it")
-        }
-        _ if error.is_timeout() => {
-            format!("{place} does not answer in time: is it blocked, or the way to it?")
-        }
-        _ if is_away(error) => {
-            format!(
-                "{place} cannot be reached ({error}): is it running there, and is --redis right?"
-            )
-        }
-        _ => format!("{place} refuses a command of the mesh: {error}"),
+        Some("LOADING") => (
+            "is still loading its data".to_owned(),
+            "waiting for it",
+        ),
+        _ if error.is_timeout() => (
+            "does not answer in time".to_owned(),
+            "is it blocked, or the way to it?",
+        ),
+        _ if is_away(error) => (
+            format!("cannot be reached ({error})"),
+            "is it running there, and is --redis right?",
+        ),
+        _ => (
+            format!("refuses a command of the mesh ({error})"),
+            "is it a Redis of version 5 or newer?",
+        ),
+    };
+    Trouble {
+        what: format!("{place} {what}"),
+        mend: mend.to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! [`Node::builder`] takes the settings, [`Builder::start`] makes the node. A node without Redis is a node all the same:
 //! it is connected to by name, and `redgrid` is not registered on it.
 
+pub mod doctor;
 mod echo;
 mod processes;
 mod services;
