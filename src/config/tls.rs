@@ -135,7 +135,7 @@ fn read(sources: &Sources, key: &'static str, secret: bool) -> Result<Option<Fil
                 bytes,
             }));
         }
-        Err(Unread::Absent) => "there is no such file".to_owned(),
+        Err(Unread::Absent) => "there is no such file; check the path".to_owned(),
         Err(Unread::NoFile) => "is not a regular file; name a PEM file".to_owned(),
         Err(Unread::Io(error)) => {
             format!("{error}; it must be readable by the user that runs this")
@@ -144,7 +144,9 @@ fn read(sources: &Sources, key: &'static str, secret: bool) -> Result<Option<Fil
             "holds a private key, and others can read or write it (mode {mode:04o}); make it yours alone: chmod 400 {}",
             path.display()
         ),
-        Err(Unread::TooLong) => "is far too long for a PEM file".to_owned(),
+        Err(Unread::TooLong) => {
+            "is far too long for a PEM file; name one with certificates alone".to_owned()
+        }
     };
     Err(ConfigError::TlsFile {
         origin: found.origin.clone(),

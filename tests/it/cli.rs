@@ -269,6 +269,7 @@ async fn the_redis_rights_in_the_documentation_are_enough() {
         &["nodes"][..],
         &["nodes", "--all"],
         &["await", "--nodes", "2"],
+        &["doctor"],
     ] {
         let ended = host
             .run(&[command, &["--redis", &reader], &arguments[2..]].concat())

@@ -2,6 +2,7 @@
 //!
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
 //! - `demo`: the demonstration, and that nothing of it is left.
+//! - `doctor`: the commands `names` and `doctor`: whatever can be wrong is found and explained.
 //! - `epmd`: the epmd inside a node beside OTP's, real `erl` nodes at it, and who takes over from whom.
 //! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
 //! - `large`: messages of hundreds of megabytes.
@@ -19,6 +20,7 @@
 
 mod cli;
 mod demo;
+mod doctor;
 mod epmd;
 mod hostile;
 mod large;

@@ -194,6 +194,17 @@ pub async fn examine(options: &Options) -> Vec<Finding> {
     let names = names.unwrap_or_default();
 
     let known = peers::known(options, &members, &names).await;
+    if options.voice.is_none() && !known.is_empty() {
+        findings.push(Finding::warning(
+            Check::Node,
+            "not_examined",
+            format!(
+                "{} known and not talked to, for want of cookie or certificate",
+                known.len()
+            ),
+            "mend those first",
+        ));
+    }
     let met = peers::meet(options, known, &names).await;
     if let Some(name) = &options.name {
         let own = own_name(options, name, &names, &met);

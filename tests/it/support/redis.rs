@@ -11,6 +11,7 @@ pub(crate) struct Redis {
     directory: TempDir,
     port: u16,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Redis {
@@ -23,14 +24,25 @@ impl Redis {
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let mut redis = Self::stopped();
         redis.arguments = arguments.iter().map(|text| (*text).to_owned()).collect();
+        redis.start_somewhere()
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn start_in(environment: &[(&'static str, String)]) -> Self {
+        let mut redis = Self::stopped();
+        redis.environment = environment.to_vec();
+        redis.start_somewhere()
+    }
+
+    fn start_somewhere(mut self) -> Self {
         // Between finding a free port and taking it someone else may have.
         for _ in 0..5 {
-            if redis.try_start() {
-                return redis;
+            if self.try_start() {
+                return self;
             }
-            redis.port = free_port();
+            self.port = free_port();
         }
-        panic!("redis-server did not start: {}", redis.log());
+        panic!("redis-server did not start: {}", self.log());
     }
 
     /// A server that does not run yet.
@@ -40,6 +52,7 @@ impl Redis {
             directory: tempfile::tempdir().expect("a temporary directory"),
             port: free_port(),
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -115,6 +128,7 @@ impl Redis {
             .arg(self.directory.path())
             .args(["--logfile", "redis.log"])
             .args(&self.arguments)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
