@@ -8,10 +8,12 @@ use crate::support::host::Host;
 use crate::support::program::{Ended, Program};
 use crate::support::redis::{Redis, free_port};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 /// What the doctor said.
 struct Report {
@@ -485,9 +487,31 @@ async fn a_node_that_hangs_is_told_from_one_behind_a_firewall() {
     let host = Host::start();
     let node = host.node("a@127.0.0.1", &[]).await;
     node.signal("-STOP");
-    let report = doctor(&host, &[]).await;
+    // With its queue full the system drops what is sent to a port, as a firewall does.
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    full.bind(&anywhere.into()).unwrap();
+    full.listen(0).unwrap();
+    let at = full.local_addr().unwrap().as_socket().unwrap();
+    let patience = Duration::from_millis(200);
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&at, patience) {
+        queued.push(stream);
+    }
+    let _b = registered(&host, "b", at.port(), 6);
+
+    let report = doctor(&host, &["b@127.0.0.1"]).await;
     node.signal("-CONT");
-    report.is("node_hangs", "a@127.0.0.1", &["stopped, overloaded"]);
+    let found = |fault: &str, node: &str| (fault.to_owned(), node.to_owned());
+    assert_eq!(
+        report.problems(),
+        [
+            found("port_blocked", "b@127.0.0.1"),
+            found("node_hangs", "a@127.0.0.1")
+        ]
+    );
+    report.says("node_hangs", &["stopped, overloaded"]);
+    report.says("port_blocked", &["a firewall drops", "--listen ADDR:PORT"]);
 }
 
 #[tokio::test]

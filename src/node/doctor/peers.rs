@@ -114,8 +114,8 @@ pub(super) async fn known(
     let host = options.name.as_ref().map_or("127.0.0.1", NodeName::host);
     for (short, port) in names {
         let same = |known: &Known| {
-            let here = matches!(known.address, Ok(Address { ip, .. }) if is_here(ip));
-            known.node.short() == short && here
+            let here = || matches!(known.address, Ok(Address { ip, .. }) if is_here(ip));
+            known.node.short() == short && here()
         };
         let Ok(node) = format!("{short}@{host}").parse() else {
             continue;
@@ -344,8 +344,12 @@ async fn try_one(options: &Options, node: &Node, known: &Known) -> Result<Durati
         Raw::encode(&request),
         options.patience,
     );
-    match answer.await {
-        Ok(_) => Ok(asked.elapsed()),
+    let answer = answer.await;
+    let took = asked.elapsed();
+    // A large mesh has more nodes than this process may have sockets.
+    node.disconnect(name);
+    match answer {
+        Ok(_) => Ok(took),
         Err(error) => Err(told(true, explain::call(name, &error))),
     }
 }
