@@ -107,20 +107,22 @@ fn of_settings(config: &DoctorConfig) -> Vec<Finding> {
         Err(error) => findings.push(broken(Check::Tls, "certificate", error)),
     }
     findings.extend(config.warnings.iter().map(|warning| {
-        let check = Check::Cookie;
-        Finding {
-            mend: None,
-            ..Finding::warning(check, "settings", warning, "")
-        }
+        let (what, mend) = halves(warning);
+        Finding::warning(Check::Settings, "settings", what, mend)
     }));
     findings
 }
 
-/// Every text of a setting that cannot be used has its mend at the end.
 fn broken(check: Check, fault: &'static str, error: &ConfigError) -> Finding {
     let text = error.to_string();
-    let (what, mend) = text.rsplit_once("; ").unwrap_or((&text, "correct it"));
+    let (what, mend) = halves(&text);
     Finding::problem(check, fault, what, mend)
+}
+
+/// What is said of a setting has its mend at the end.
+fn halves(text: &str) -> (&str, &str) {
+    let halves = text.rsplit_once("; ").or_else(|| text.rsplit_once(": "));
+    halves.unwrap_or((text, "correct it"))
 }
 
 fn line(finding: &Finding) -> String {
@@ -133,7 +135,7 @@ fn line(finding: &Finding) -> String {
         None => String::new(),
     };
     let (state, check) = (finding.state, finding.check.as_str());
-    format!("{state:<7}  {check:<6}  {node}{}{mend}", finding.what)
+    format!("{state:<7}  {check:<8}  {node}{}{mend}", finding.what)
 }
 
 fn to_json(finding: &Finding) -> Value {

@@ -299,6 +299,11 @@ async fn a_cookie_file_that_cannot_be_used_is_found_and_none_is_made() {
     let report = doctor(&host, &["--cookie-file", &open]).await;
     report.is("cookie_file", "", &[&format!("chmod 400 {open}")]);
 
+    let toml = host.file("open.toml", &format!("cookie = \"{COOKIE}\""), 0o644);
+    let report = doctor(&host, &["--config", &toml]).await;
+    assert_eq!((report.code, report.warnings().len()), (0, 1));
+    report.says("settings", &[&format!("chmod 600 {toml}")]);
+
     let cookie = host.home().join(".erlang.cookie");
     std::fs::remove_file(&cookie).unwrap();
     let report = doctor(&host, &[]).await;
@@ -450,7 +455,7 @@ async fn another_cookie_is_found_and_never_shown() {
     let stranger = ("cookie_mismatch".to_owned(), "erl@127.0.0.1".to_owned());
     assert_eq!(
         report.warnings(),
-        [stranger.clone()],
+        std::slice::from_ref(&stranger),
         "it may be of another cluster"
     );
     let asked = doctor(&host, &["erl@127.0.0.1"]).await;

@@ -73,6 +73,8 @@ pub enum Check {
     Cookie,
     /// Our certificate.
     Tls,
+    /// What else is to be said of our settings.
+    Settings,
     /// Whether we can listen.
     Port,
     /// Another node, from here.
@@ -89,6 +91,7 @@ impl Check {
             Self::Name => "name",
             Self::Cookie => "cookie",
             Self::Tls => "tls",
+            Self::Settings => "settings",
             Self::Port => "port",
             Self::Node => "node",
         }
@@ -182,7 +185,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything. Takes a few seconds where something does not answer, however many nodes there are.
+/// Looks at everything. Where nodes do not answer it takes some seconds for every 32 of them.
 pub async fn examine(options: &Options) -> Vec<Finding> {
     let (examined, names) = tokio::join!(
         grid::examine(&options.redis, &options.scope),
