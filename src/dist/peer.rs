@@ -23,7 +23,10 @@ use futures_util::FutureExt;
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -36,6 +39,9 @@ use tracing::{debug, warn};
 
 /// How many commands may wait for one connection; who sends more waits.
 const MAILBOX: usize = 1024;
+
+/// How much may be owed to one peer beside that: one that does not even take so much is cut off.
+const MAX_OWED: usize = 200_000;
 
 /// Above so many bytes to be written nothing of our own is added.
 const HIGH_WATER: usize = 8 * 1024 * 1024;
@@ -90,6 +96,8 @@ pub(crate) struct Handle {
     commands: mpsc::UnboundedSender<Queued>,
     /// Room in the mailbox.
     room: Arc<Semaphore>,
+    /// How many commands are in it that took none of the room.
+    owed: Arc<AtomicUsize>,
     close: watch::Sender<Option<DownReason>>,
 }
 
@@ -107,17 +115,19 @@ impl Handle {
     pub(crate) fn new(info: PeerInfo, agreed: Agreed) -> (Self, Start) {
         let (commands, queued) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(MAILBOX));
+        let owed = Arc::<AtomicUsize>::default();
         let (close, closing) = watch::channel(None);
         (
             Self {
                 info,
                 commands,
                 room: room.clone(),
+                owed: owed.clone(),
                 close,
             },
             Start {
                 agreed,
-                commands: Commands { queued, room },
+                commands: Commands { queued, room, owed },
                 close: closing,
             },
         )
@@ -140,8 +150,12 @@ impl Handle {
     }
 
     /// Puts into the mailbox what the peer is owed, behind all that was put there before, whether there is room or not:
-    /// the ends of links and monitors, of which only so many are kept.
+    /// the ends of links and monitors, and what it would never hear of again. A peer that takes nothing for so long that too
+    /// much piles up loses the connection.
     pub(crate) fn owe(&self, command: Command) {
+        if self.owed.fetch_add(1, Ordering::Relaxed) > MAX_OWED {
+            self.close(DownReason::NotReading);
+        }
         // The connection is gone: then the peer has heard of all that by itself.
         let _ = self.commands.send((command, None));
     }
@@ -167,15 +181,25 @@ impl Handle {
 struct Commands {
     queued: mpsc::UnboundedReceiver<Queued>,
     room: Arc<Semaphore>,
+    owed: Arc<AtomicUsize>,
 }
 
 impl Commands {
     async fn recv(&mut self) -> Option<Command> {
-        Some(self.queued.recv().await?.0)
+        let queued = self.queued.recv().await?;
+        Some(self.taken(queued))
     }
 
     fn try_recv(&mut self) -> Option<Command> {
-        Some(self.queued.try_recv().ok()?.0)
+        let queued = self.queued.try_recv().ok()?;
+        Some(self.taken(queued))
+    }
+
+    fn taken(&self, (command, room): Queued) -> Command {
+        if room.is_none() {
+            self.owed.fetch_sub(1, Ordering::Relaxed);
+        }
+        command
     }
 
     /// Takes nothing more in.

@@ -629,3 +629,24 @@ async fn a_cast_function_runs_to_its_end_and_a_call_does_not() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(bench.toy.finished.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test]
+async fn a_peer_to_which_too_much_is_owed_loses_the_connection() {
+    // It takes nothing from the start, and its room is small.
+    let (own, _peer) = duplex(64);
+    let bench = bench(own, |_| {}).await;
+    let owed = || {
+        Command::Write(Message::Send {
+            to: call::atom("pid"),
+            message: Raw::encode(&term::binary(vec![7; 1024])).into(),
+        })
+    };
+    // What fits the buffer for what is to be written is taken out of the mailbox.
+    let mut sent = 0;
+    while bench.handle.close.borrow().is_none() && sent < 3 * MAX_OWED {
+        bench.handle.owe(owed());
+        sent += 1;
+    }
+    assert!(sent > MAX_OWED);
+    assert_eq!(bench.task.await.unwrap(), DownReason::NotReading);
+}
