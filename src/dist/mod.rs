@@ -175,6 +175,12 @@ pub trait Service: Send + Sync + 'static {
         Answer::Undef
     }
 
+    /// Whether [`Service::apply`] knows such a function, as `erlang:function_exported/3` tells it.
+    fn exports(&self, module: &str, function: &str, arity: usize) -> bool {
+        let _ = (module, function, arity);
+        false
+    }
+
     /// A peer is connected. Told under the lock of the node's table of peers, so that ups and downs come in their order:
     /// here and in [`Service::peer_down`] the node must not be asked for its peers, nor to connect or disconnect.
     fn peer_up(&self, peer: &PeerInfo) {

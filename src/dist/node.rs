@@ -8,6 +8,7 @@ use super::{
     handshake::{self, Local},
     ids::{self, Ids},
     message::Message,
+    otp,
     peer::{self, Command, Handle},
     process::Processes,
     slots::{Slot, Slots},
@@ -54,6 +55,7 @@ pub(super) struct Inner {
     pub(super) service: Arc<dyn Service>,
     pub(super) slots: Mutex<Slots<Handle>>,
     processes: Processes,
+    kept: otp::Kept,
     /// Who waits for a connection that somebody else is making.
     pub(super) waiting: Mutex<HashMap<NodeName, Vec<Waiter>>>,
     pub(super) connections: AtomicU64,
@@ -135,6 +137,7 @@ impl Node {
                 service,
                 slots: Mutex::new(Slots::new(options.name.clone())),
                 processes,
+                kept: otp::Kept::new(),
                 waiting: Mutex::new(HashMap::new()),
                 connections: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -378,6 +381,10 @@ impl Node {
 
     pub(crate) fn max_depth(&self) -> usize {
         self.inner.options.max_depth
+    }
+
+    pub(crate) fn kept(&self) -> &otp::Kept {
+        &self.inner.kept
     }
 
     pub(crate) fn processes(&self) -> &Processes {

@@ -44,7 +44,7 @@ const MAILBOX: usize = 1024;
 const MAX_OWED: usize = 200_000;
 
 /// Above so many bytes to be written nothing of our own is added.
-const HIGH_WATER: usize = 8 * 1024 * 1024;
+pub(crate) const HIGH_WATER: usize = 8 * 1024 * 1024;
 
 /// Above so many bytes to be written nothing is read, as every message may be owed an answer.
 const FULL: usize = 64 * 1024 * 1024;
@@ -322,7 +322,8 @@ impl Connection<'_> {
                 }
                 read = reader.read_buf(&mut input), if reading => match read {
                     Ok(0) => return DownReason::Closed,
-                    Ok(_) => {
+                    Ok(count) => {
+                        self.node.kept().read(count);
                         self.state.read(now());
                         more = true;
                     }
@@ -384,7 +385,8 @@ impl Connection<'_> {
     fn wrote(&mut self, count: std::io::Result<usize>) -> Result<(), DownReason> {
         match count {
             Ok(0) => Err(DownReason::Closed),
-            Ok(_) => {
+            Ok(count) => {
+                self.node.kept().wrote(count);
                 self.state.wrote(now(), !self.out.is_empty());
                 Ok(())
             }
@@ -651,7 +653,10 @@ impl Connection<'_> {
     }
 
     fn ask(&mut self, caller: Caller, request: Request) {
-        let answer = self.request(request);
+        let answer = match self.report(&caller, &request) {
+            true => Answer::Reply(call::atom("ok")),
+            false => self.request(request),
+        };
         let outcome = match answer {
             Answer::Reply(value) => Outcome::Reply(value),
             Answer::Error(reason) => Outcome::Error(reason),
@@ -674,6 +679,30 @@ impl Connection<'_> {
         };
         self.state
             .handle(Input::Answered(caller, outcome), &mut self.effects);
+    }
+
+    /// Sends what a spawned function of OTP's tools tells by messages, before its end is told. `false`: it is none.
+    fn report(&mut self, caller: &Caller, request: &Request) -> bool {
+        let (
+            Some(own),
+            Request::Apply {
+                module,
+                function,
+                args,
+            },
+        ) = (caller.pid(), request)
+        else {
+            return false;
+        };
+        let peer = self.peer.name.as_str();
+        let Some((to, messages)) = otp::report(self.node, own, peer, module, function, args) else {
+            return false;
+        };
+        for message in messages {
+            let to = to.clone();
+            self.write(Message::Send { to, message });
+        }
+        true
     }
 
     /// A service that panics loses the one request, not the connection.

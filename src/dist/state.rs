@@ -153,6 +153,14 @@ impl Caller {
         }
     }
 
+    /// The process that runs the function.
+    pub(crate) fn pid(&self) -> Option<&Raw> {
+        match self {
+            Self::Gen { .. } | Self::Rex { .. } => None,
+            Self::Spawned(spawned) => Some(&spawned.pid),
+        }
+    }
+
     /// Whether it is a process that others may know of: the caller of a function by `erpc` tells nobody its pid.
     pub(crate) fn is_process(&self) -> bool {
         match self {

@@ -96,6 +96,17 @@ impl Service for Grid {
         }
     }
 
+    fn exports(&self, module: &str, function: &str, arity: usize) -> bool {
+        module == NAME
+            && matches!(
+                (function, arity),
+                ("nodes", 0 | 1)
+                    | ("suspend" | "resume" | "get_status", 0)
+                    | ("node_info", 1)
+                    | ("update_meta", 1 | 2)
+            )
+    }
+
     fn peer_up(&self, peer: &PeerInfo) {
         self.peer_is_up(peer);
     }

@@ -88,4 +88,8 @@ impl Service for Echo {
             _ => Answer::Undef,
         }
     }
+
+    fn exports(&self, module: &str, function: &str, arity: usize) -> bool {
+        (module, function, arity) == ("echo", "echo", 1)
+    }
 }

@@ -126,6 +126,15 @@ impl Service for Services {
             .unwrap_or(Answer::Undef)
     }
 
+    /// The program alone decides which functions a module that it exports has: so any may be there.
+    fn exports(&self, module: &str, function: &str, arity: usize) -> bool {
+        self.exported(module).is_some()
+            || self
+                .services
+                .iter()
+                .any(|service| service.exports(module, function, arity))
+    }
+
     fn peer_up(&self, peer: &PeerInfo) {
         self.services
             .iter()

@@ -111,6 +111,15 @@ impl Mailbox {
         lock(&self.queue).mails.len()
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        lock(&self.queue).bytes
+    }
+
+    /// What waits.
+    pub(super) fn mails(&self) -> Vec<Mail> {
+        lock(&self.queue).mails.iter().cloned().collect()
+    }
+
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

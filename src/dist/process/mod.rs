@@ -30,7 +30,7 @@ use super::{
 use crate::term::{Raw, View};
 use futures_util::FutureExt;
 use mailbox::Mailbox;
-use state::{Effect, State, Target};
+use state::{About, Effect, State, Target};
 use std::{
     collections::HashMap,
     fmt,
@@ -306,6 +306,36 @@ impl Processes {
 
     pub(crate) fn counts(&self) -> Counts {
         self.look(State::counts)
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        self.look(|state| state.numbers().collect())
+    }
+
+    /// What there is to tell of a process that lives.
+    pub(crate) fn about(&self, number: u64) -> Option<About> {
+        let table = lock(&self.table);
+        let mut about = table.state.about(number)?;
+        if let Some(mailbox) = table.mailboxes.get(&number) {
+            (about.queue, about.bytes) = (mailbox.len(), mailbox.bytes());
+        }
+        Some(about)
+    }
+
+    /// What waits in the mailbox of a process.
+    pub(crate) fn mails(&self, number: u64) -> Vec<Mail> {
+        let mailbox = lock(&self.table).mailboxes.get(&number).cloned();
+        mailbox.map_or_else(Vec::new, |mailbox| mailbox.mails())
+    }
+
+    /// Bytes of what waits in all mailboxes.
+    pub(crate) fn bytes(&self) -> usize {
+        let table = lock(&self.table);
+        table
+            .mailboxes
+            .values()
+            .map(|mailbox| mailbox.bytes())
+            .sum()
     }
 }
 

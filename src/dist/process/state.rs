@@ -14,6 +14,10 @@
 //! A monitor of a name is answered with the name, one of a pid with the pid. What belongs to a connection carries its number,
 //! so that the end of an old connection to a peer touches nothing of the new one.
 
+mod about;
+
+pub(crate) use about::About;
+
 use crate::dist::{
     NodeName, call,
     ids::Ids,
