@@ -14,6 +14,7 @@
 //! - `processes`: processes of ours and of a real `erl`: messages, links, monitors, aliases, names.
 //! - `terms`: terms and a real `erl`, without a connection between.
 //! - `tls`: the distribution inside TLS, with a real `erl` and among ourselves.
+//! - `tools`: what `process_info` and its kind tell of processes of ours.
 //! - `upstream`: the defects of the crates `eetf` and `erl_dist` that `docs/upstream.md` tells of are still there.
 //!
 //! A server that is not installed is a failure, never a skip.
@@ -33,4 +34,5 @@ mod processes;
 mod support;
 mod terms;
 mod tls;
+mod tools;
 mod upstream;

@@ -2,7 +2,7 @@
 //!
 //! Ours have a mailbox, links and monitors, and are told of as they are. They have no heap, no stack and no reductions, so
 //! those are 0, and no function of Erlang's: each began with, and is in, [`FUNCTION`]. A function that a peer has
-//! spawned is known to its connection alone, and is not among them.
+//! spawned is among them while it runs; whom that peer has linked to it only its connection knows.
 
 use super::{
     super::{
