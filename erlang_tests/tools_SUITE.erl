@@ -25,6 +25,7 @@
          applications_and_code_are_answered/1,
          the_shell_lists_its_processes_and_names/1,
          observer_shows_the_system_page/1,
+         observer_shows_the_applications_page/1,
          observer_shows_the_process_page/1,
          observer_shows_one_process/1,
          observer_finds_no_tables_ports_and_sockets/1,
@@ -64,14 +65,14 @@ alike(_, _) -> false.
 
 a_function_is_exported_when_it_is_answered_and_only_then(Config) ->
     on_beam(Config, fun(Rust) ->
-        Answered = [{M, F, A} || M <- [erlang, net_kernel, net_adm, inet, application, code, os, proc_lib, observer_backend, init,
-                                       rpc, erpc, sys, ets],
+        Answered = [{M, F, A} || M <- [erlang, net_kernel, net_adm, inet, application, code, os, proc_lib, observer_backend, appmon_info,
+                                       init,                                       rpc, erpc, sys, ets],
                                  {module, M} =:= code:ensure_loaded(M),
                                  {F, A} <- M:module_info(exports),
                                  answered(Rust, M, F, A)],
         ?assert(length(Answered) > 60),
         ?assertEqual([], [MFA || {erlang, F, _} = MFA <- Answered,
-                                 lists:member(F, [halt, get_cookie, set_cookie, apply, spawn, exit, load_module])])
+                                 lists:member(F, [halt, get_cookie, set_cookie, spawn, exit, load_module])])
     end).
 
 %% References are no argument of any of these: those that act would not, even if they were answered.
@@ -311,7 +312,23 @@ observer_shows_the_system_page(Config) ->
         [?assert(alike(proplists:get_value(Key, Own), Value), {Key, Value}) || {Key, Value} <- Info],
         %% Which the page divides by.
         [?assert(proplists:get_value(Limit, Info) > 0) || Limit <- [atom_limit, process_limit, port_limit, ets_limit]],
-        ?assertEqual({ok, "2.1"}, rpc:call(Rust, observer_backend, vsn, []))
+        ?assertEqual({ok, "2.1"}, rpc:call(Rust, observer_backend, vsn, [])),
+        %% The page of allocators sums them, and ends the window over a sum of none.
+        [{Allocator, [{instance, 0, [{_, [{blocks, [{_, [{size, Blocks, _, _}]}]}, {carriers_size, Carriers, _, _}]}]}]}] =
+            proplists:get_value(alloc_info, Info),
+        ?assert(is_atom(Allocator) andalso Blocks > 0 andalso Carriers > 0)
+    end).
+
+%% The page of applications is empty, but it has somebody to ask.
+observer_shows_the_applications_page(Config) ->
+    on_beam(Config, fun(Rust) ->
+        {ok, Pid} = appmon_info:start_link(Rust, self(), []),
+        ?assertEqual(Rust, node(Pid)),
+        appmon_info:app_ctrl(Pid, Rust, true, []),
+        appmon_info:app(Pid, redgrid, true, []),
+        exit(Pid, normal),
+        ?assert(rpc:call(Rust, erlang, is_process_alive, [Pid])),
+        ?assertEqual(pong, net_adm:ping(Rust))
     end).
 
 %% As the process that holds the table does it: it asks which backend there is, then for all, and is done at a normal end.

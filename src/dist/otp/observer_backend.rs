@@ -6,7 +6,7 @@
 //! `{self(), #etop_info{}}`. `fetch_stats`, which draws the load charts from what a BEAM measures, is not here.
 
 use super::{
-    super::{Node, call, message::Body},
+    super::{Node, call, ids::CALLER, message::Body},
     Function, clock, count, pair, process_info, system_info, uint,
 };
 use crate::term::Raw;
@@ -40,6 +40,12 @@ pub(super) const FUNCTIONS: &[Function] = &[
     ("procs_info", 1, |_, _| None),
     ("etop_collect", 1, |_, _| None),
 ];
+
+/// What `observer` asks for its Applications page. Whom it gets the pid of has to live, or `observer` ends over it, but need not tell
+/// anything: no application has a tree of processes here, and the page stays empty.
+pub(super) const APPMON_INFO: &[Function] = &[("start_link2", 3, |node, _| {
+    Some(pair("ok", &node.own().ids.pid(CALLER)))
+})];
 
 /// The messages that a spawned `procs_info` or `etop_collect` sends to the process in its argument. `None`: it is another
 /// function, or that process is not of the peer that has spawned it.
@@ -144,10 +150,7 @@ fn sys_info(node: &Node, _: &[Raw]) -> Option<Raw> {
         info("thread_pool_size")?,
         pair("wordsize_internal", &word()?),
         pair("wordsize_external", &word()?),
-        pair(
-            "alloc_info",
-            &system_info::named(node, "alloc_util_allocators")?,
-        ),
+        pair("alloc_info", &allocators(node)),
         info("process_count")?,
         info("atom_limit")?,
         info("atom_count")?,
@@ -161,4 +164,23 @@ fn sys_info(node: &Node, _: &[Raw]) -> Option<Raw> {
     ];
     told.extend(system_info::memory_pairs(node));
     Some(call::list(&told))
+}
+
+/// Without any allocator the page of allocators, and `observer` with it, ends over the sum of none. So there is the one that there is: the
+/// system's, which has given us what is resident. How much of that is free inside nobody counts.
+fn allocators(node: &Node) -> Raw {
+    let [total, ..] = system_info::memory_values(node).map(uint);
+    let blocks = pair("sys_alloc", &call::list(&[four("size", &total)]));
+    let carriers = [
+        pair("blocks", &call::list(&[blocks])),
+        four("carriers_size", &total),
+    ];
+    let data = call::list(&[pair("mbcs", &call::list(&carriers))]);
+    let instance = call::tuple(&[&call::atom("instance"), &uint(0), &data]);
+    call::list(&[pair("sys_alloc", &call::list(&[instance]))])
+}
+
+/// A size as an allocator tells it: now, the most since it was last asked, the most ever. We keep but the first.
+fn four(key: &str, size: &Raw) -> Raw {
+    call::tuple(&[&call::atom(key), size, size, size])
 }
