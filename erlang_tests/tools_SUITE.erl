@@ -157,7 +157,8 @@ memory_has_the_kinds_of_otp_and_adds_up(Config) ->
         ?assert(Value(total) < 4000000000),
         ?assert(is_integer(rpc:call(Rust, erlang, memory, [total]))),
         ?assertMatch([{ets, 0}, {total, T}] when T > 2000000, rpc:call(Rust, erlang, memory, [[ets, total]])),
-        ?assertMatch({badrpc, {'EXIT', {badarg, _}}}, rpc:call(Rust, erlang, memory, [no_such_kind]))
+        [?assertMatch({badrpc, {'EXIT', {badarg, _}}}, rpc:call(Rust, erlang, memory, [Kind]))
+         || Kind <- [no_such_kind, [total, no_such_kind], [total | ets], lists:duplicate(1000, total)]]
     end).
 
 time_is_that_of_the_host(Config) ->

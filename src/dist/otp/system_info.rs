@@ -28,6 +28,9 @@ const MEMORY: [&str; 9] = [
     "ets",
 ];
 
+/// More than anybody asks for at a time.
+const MAX_KINDS: usize = 100;
+
 pub(super) fn system_info(node: &Node, item: &Raw) -> Option<Raw> {
     if let Some([kind]) = item.view().tagged::<1>("wordsize") {
         let known = kind.is_atom("internal") || kind.is_atom("external");
@@ -129,6 +132,10 @@ pub(super) fn memory_of(node: &Node, kind: View<'_>) -> Option<Raw> {
     };
     if let Some((_, bytes)) = bytes(kind) {
         return Some(bytes);
+    }
+    // Two bytes may ask for what takes thirty to tell.
+    if kind.list()?.count() > MAX_KINDS {
+        return None;
     }
     let pairs: Option<Vec<Raw>> = kind
         .list()?
