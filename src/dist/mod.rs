@@ -30,6 +30,7 @@ mod options;
 mod otp;
 pub(crate) mod outbox;
 mod peer;
+mod pg;
 mod process;
 mod room;
 mod slots;
