@@ -397,17 +397,28 @@ impl Scope {
                     self.apply(&from, changes, effects);
                 }
             }
-            Err(Unread::TooLarge { peer }) => {
-                if self.peers.get(&from).is_some_and(|known| known.pid == peer) {
-                    self.refuse(&from, effects);
-                }
+            Err(Unread::TooLarge { peer })
+                if self.peers.get(&from).is_some_and(|known| known.pid == peer) =>
+            {
+                self.refuse(&from, effects);
+            }
+            Err(Unread::TooLarge { .. }) => {
+                self.tell_of(
+                    from,
+                    "sent its pg scope more than we keep: ignored",
+                    effects,
+                );
             }
             Err(Unread::Unknown) => {
-                if self.told_of.insert(from.clone()) {
-                    let what = "sent its pg scope something that is no message of pg's: ignored";
-                    effects.push(Effect::Log { peer: from, what });
-                }
+                let what = "sent its pg scope something that is no message of pg's: ignored";
+                self.tell_of(from, what, effects);
             }
+        }
+    }
+
+    fn tell_of(&mut self, peer: NodeName, what: &'static str, effects: &mut Vec<Effect>) {
+        if self.told_of.insert(peer.clone()) {
+            effects.push(Effect::Log { peer, what });
         }
     }
 
