@@ -172,6 +172,7 @@ pub struct ConfigArg {
     redgrid node --name web@127.0.0.1 --meta weight=0 --meta lang:=rust\n  \
     redgrid node --sname web --redis redis://10.0.0.9:6379/ --connect lang=rust\n  \
     redgrid node --name web@db.example --tls-cert web.pem --tls-key web.key --tls-ca ca.pem\n  \
+    redgrid node --name web@127.0.0.1 --allow 'redgrid:nodes,admin@*=redgrid:*'\n  \
     redgrid node --config /etc/redgrid.toml"
 )]
 pub struct NodeArgs {
@@ -218,6 +219,13 @@ pub struct NodeArgs {
     /// Seconds of silence after which a node is down, the same on every node [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = "Distribution")]
     pub net_ticktime: Option<String>,
+    /// What nodes may call and send to: module:function/arity, module:*, the name of a process or *, for
+    /// NAME@HOST= before it or for all; then nothing else; repeatable [default: what is exported]
+    #[arg(long, value_name = "[PEER=]WHAT,...", help_heading = "Distribution")]
+    pub allow: Vec<String>,
+    /// What they may not, whatever is allowed; repeatable [default: nothing]
+    #[arg(long, value_name = "[PEER=]WHAT,...", help_heading = "Distribution")]
+    pub deny: Vec<String>,
     /// The largest message to take from a node [default: 512MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Distribution")]
     pub max_frame: Option<String>,
@@ -258,6 +266,8 @@ impl NodeArgs {
             epmd_port,
             hidden,
             net_ticktime,
+            allow,
+            deny,
             max_frame,
             max_depth,
             tls,
@@ -280,6 +290,8 @@ impl NodeArgs {
         flags.one("epmd", epmd.as_deref());
         flags.switch("hidden", *hidden);
         flags.one("net-ticktime", net_ticktime.as_deref());
+        flags.many("allow", allow);
+        flags.many("deny", deny);
         flags.one("max-frame", max_frame.as_deref());
         flags.one("max-depth", max_depth.as_deref());
         flags.switch("echo", *echo);

@@ -105,6 +105,7 @@ async fn start(config: Config) -> anyhow::Result<Node> {
         .epmd(epmd)
         .connect(config.connect)
         .peers(config.peers)
+        .access(config.access)
         .hidden(config.hidden)
         .tick_time(config.net_ticktime)
         .max_frame(config.max_frame)

@@ -45,7 +45,9 @@ pub use self::value::{LogFormat, LogLevel};
 
 use self::name::{node_name, own_ip};
 use self::sources::{Found, Sources};
-use crate::dist::{Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName, Tls};
+use crate::dist::{
+    BadRule, Cookie, DEFAULT_EPMD_PORT, EpmdMode, Listen, NameStyle, NodeName, Rules, Tls,
+};
 use crate::grid::{Connect, Meta};
 use crate::term::Limits;
 
@@ -125,6 +127,8 @@ pub struct Config {
     pub peers: Vec<IpNet>,
     /// Whether its connections are inside TLS, and how.
     pub tls: Option<Tls>,
+    /// Which peer may reach what.
+    pub access: Rules,
     /// Whether it stays out of the others' `nodes()`.
     pub hidden: bool,
     /// The silence after which a peer is down.
@@ -169,6 +173,7 @@ impl Config {
         };
         let connect = parsed(&sources, "connect", value::connect)?.unwrap_or_default();
         let peers = list(&sources, "peers", value::network)?;
+        let access = access(&sources)?;
         let hidden = sources.is_on("hidden")?;
         let net_ticktime =
             parsed(&sources, "net-ticktime", value::ticktime)?.unwrap_or(DEFAULT_TICKTIME);
@@ -219,6 +224,7 @@ impl Config {
             connect,
             peers,
             tls,
+            access,
             hidden,
             net_ticktime,
             max_frame,
@@ -270,6 +276,20 @@ fn mesh(sources: &Sources) -> Result<MeshConfig, ConfigError> {
         version: text("mesh-version")?,
         any_version: sources.is_on("any-version")?,
     })
+}
+
+fn access(sources: &Sources) -> Result<Rules, ConfigError> {
+    let add = |rules: Rules, key, add: fn(Rules, &str) -> Result<Rules, BadRule>| {
+        let Some(Found { values, origin }) = sources.find(key)? else {
+            return Ok(rules);
+        };
+        values
+            .iter()
+            .try_fold(rules, |rules, text| add(rules, text))
+            .map_err(|bad| BadValue::new(bad.problem, bad.mend).at(origin))
+    };
+    let rules = add(Rules::default(), "allow", Rules::allow)?;
+    add(rules, "deny", Rules::deny)
 }
 
 fn log(sources: &Sources, default: LogLevel) -> Result<LogConfig, ConfigError> {

@@ -127,7 +127,7 @@ impl Sources {
                 && (!value.is_empty() || setting.may_be_empty)
             {
                 let values = match setting.kind {
-                    Kind::One | Kind::Switch => vec![value],
+                    Kind::One | Kind::Switch | Kind::Texts => vec![value],
                     Kind::List => commas(&value),
                     Kind::Entries => entries(&value),
                 };
@@ -253,12 +253,12 @@ fn in_file(kind: Kind, value: &toml::Value) -> Option<Vec<String>> {
         (Kind::Switch, _) => None,
         (Kind::One, value) => scalar(value).map(|text| vec![text]),
         (Kind::List, toml::Value::String(text)) => Some(commas(text)),
-        (Kind::Entries, toml::Value::String(text)) => Some(vec![text.clone()]),
-        (Kind::List | Kind::Entries, toml::Value::Array(items)) => items
+        (Kind::Entries | Kind::Texts, toml::Value::String(text)) => Some(vec![text.clone()]),
+        (Kind::List | Kind::Entries | Kind::Texts, toml::Value::Array(items)) => items
             .iter()
             .map(|item| item.as_str().map(str::to_owned))
             .collect(),
-        (Kind::List | Kind::Entries, _) => None,
+        (Kind::List | Kind::Entries | Kind::Texts, _) => None,
     }
 }
 
@@ -266,7 +266,7 @@ fn expected(kind: Kind) -> &'static str {
     match kind {
         Kind::One => "a string or a number",
         Kind::Switch => "true or false",
-        Kind::List => "an array of strings",
+        Kind::List | Kind::Texts => "an array of strings",
         Kind::Entries => "an array of strings: [\"KEY=VALUE\", ...]",
     }
 }

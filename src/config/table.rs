@@ -15,6 +15,9 @@ pub enum Kind {
     /// Several `KEY=VALUE`: the flag is repeated, the environment separates by
     /// commas (those inside an Erlang term do not count).
     Entries,
+    /// Several texts that are read whole, commas and all: the flag is repeated,
+    /// the variable is one of them.
+    Texts,
 }
 
 /// One line of the table.
@@ -104,6 +107,8 @@ pub const SETTINGS: &[Setting] = &[
     one("tls-key", &[]),
     one("tls-ca", &[]),
     one("tls-verify", &[]),
+    many("allow", Kind::Texts),
+    many("deny", Kind::Texts),
     one("max-frame", &[]),
     one("max-depth", &[]),
     one("max-members", &[]),

@@ -125,7 +125,7 @@ fn each_place_counts_more_than_those_below_it() {
         let [flag, ours, heritage, file] = match setting.kind {
             Kind::Switch => ["true", "no", "", "true"],
             Kind::Entries => ["a=1", "b=2", "", "d=4"],
-            Kind::One | Kind::List => ["first", "second", "third", "fourth"],
+            Kind::One | Kind::List | Kind::Texts => ["first", "second", "third", "fourth"],
         };
         let mut user = User::without_cookie();
         assert_eq!(found(&user, key), None, "{key}");
@@ -133,7 +133,7 @@ fn each_place_counts_more_than_those_below_it() {
         let path = user.file(&match setting.kind {
             Kind::Switch => format!("{key} = {file}"),
             Kind::One => format!("{key} = {file:?}"),
-            Kind::List | Kind::Entries => format!("{key} = [{file:?}]"),
+            Kind::List | Kind::Entries | Kind::Texts => format!("{key} = [{file:?}]"),
         });
         assert_eq!(
             found(&user, key),
@@ -286,6 +286,9 @@ fn each_bad_value_is_told_with_its_place_and_the_mend() {
         ("max-frame", "1KiB", "64MiB"),
         ("max-members", "0", "from 1 to"),
         ("max-depth", "3", "from 16 to"),
+        ("allow", "stock=m:f", "NAME@HOST=WHAT"),
+        ("deny", "m:f/x", "MODULE:FUNCTION/ARITY"),
+        ("deny", "net_kernel", "other nodes would wait"),
         ("log-level", "loud", "write debug, info"),
         ("log-format", "xml", "write text or json"),
         ("cookie-file", "/nowhere/cookie", "no such file"),
@@ -412,6 +415,33 @@ fn a_secret_in_a_file_that_others_can_read_is_warned_about() {
             "{text} {mode:o}"
         );
     }
+}
+
+#[test]
+fn rules_are_read_whole_from_the_flags_the_environment_and_the_file() {
+    let expected = Rules::default()
+        .allow("billing@*=stock:count/1, orders")
+        .and_then(|rules| rules.allow("redgrid:nodes"))
+        .and_then(|rules| rules.deny("*@10.9.0.7=*"))
+        .unwrap();
+    let (first, second) = ("billing@*=stock:count/1, orders", "redgrid:nodes");
+    let mut user = User::new();
+    user.flags
+        .many("allow", &[first.to_owned(), second.to_owned()]);
+    user.set("REDGRID_DENY", "*@10.9.0.7=*");
+    assert_eq!(user.config().access, expected);
+
+    let mut user = User::new();
+    user.file(&format!(
+        "allow = [{first:?}, {second:?}]\ndeny = \"*@10.9.0.7=*\""
+    ));
+    assert_eq!(user.config().access, expected);
+
+    // In one text a peer goes on to the next one.
+    let mut user = User::new();
+    user.set("REDGRID_ALLOW", &format!("{second}, {first}"));
+    let one = Rules::default().allow(second).unwrap();
+    assert_eq!(user.config().access, one.allow(first).unwrap());
 }
 
 #[test]

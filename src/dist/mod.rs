@@ -12,6 +12,7 @@
 //! Nothing here has heard of Redis. The protocol is told in the chapter "Distribution Protocol" of the ERTS reference
 //! manual; `docs/protocol.md` says what we do with it.
 
+mod access;
 mod atoms;
 mod call;
 mod cookie;
@@ -38,6 +39,7 @@ mod state;
 mod stream;
 mod tls;
 
+pub use access::{BadRule, Rules};
 pub use cookie::{BadCookie, Cookie};
 pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError};
 pub use error::{CallError, Refusal};

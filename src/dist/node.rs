@@ -2,7 +2,9 @@
 //! how it connects in `dial.rs`.
 
 use super::{
-    CallError, ConnectError, DownReason, NodeName, Options, PeerInfo, Service, StartError, call,
+    CallError, ConnectError, DownReason, NodeName, Options, PeerInfo, Service, StartError,
+    access::Access,
+    call,
     epmd::{self, EpmdMode},
     frame::Agreed,
     handshake::{self, Local},
@@ -373,6 +375,10 @@ impl Node {
 
     pub(crate) fn service(&self) -> &dyn Service {
         &*self.inner.service
+    }
+
+    pub(crate) fn access_of(&self, peer: &NodeName) -> Access {
+        self.inner.options.access.of(peer)
     }
 
     pub(crate) fn max_frame(&self) -> usize {

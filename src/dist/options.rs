@@ -1,7 +1,7 @@
 //! How a node is to be, and why it could not be.
 
 use super::{
-    Cookie, NodeName, Tls,
+    Cookie, NodeName, Rules, Tls,
     epmd::{Epmd, EpmdMode, EpmdStartError},
 };
 use crate::term::Limits;
@@ -35,6 +35,8 @@ pub struct Options {
     pub max_depth: usize,
     /// All connections, in both directions, are inside TLS; `None`: none is.
     pub tls: Option<Tls>,
+    /// What each peer may reach of what is exported and registered; all of it by default.
+    pub access: Rules,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Options {
             max_frame: 512 * 1024 * 1024,
             max_depth: Limits::default().max_depth,
             tls: None,
+            access: Rules::default(),
         }
     }
 }

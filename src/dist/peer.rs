@@ -9,6 +9,7 @@
 
 use super::{
     Answer, DownReason, Node, PeerInfo,
+    access::{Access, Audit},
     call::{self, Outcome},
     frame::{Agreed, Decoder, FrameError},
     message::{Body, Message},
@@ -226,6 +227,7 @@ where
     connection.perform();
     // What was not cancelled was cast: it runs to its end.
     connection.running.detach_all();
+    connection.audit_the_rest(true);
     reason
 }
 
@@ -238,6 +240,8 @@ fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connect
     Connection {
         node,
         peer,
+        access: node.access_of(&peer.name),
+        audit: Audit::default(),
         state: State::new(node.own(), now()),
         decoder: Decoder::new(agreed, limits, node.max_frame()),
         out: Outbox::new(agreed),
@@ -255,6 +259,9 @@ fn connection<'a>(node: &'a Node, peer: &'a PeerInfo, agreed: Agreed) -> Connect
 struct Connection<'a> {
     node: &'a Node,
     peer: &'a PeerInfo,
+    /// What the peer may reach here.
+    access: Access,
+    audit: Audit,
     state: State,
     decoder: Decoder,
     out: Outbox,
@@ -345,6 +352,7 @@ impl Connection<'_> {
                 Some(done) = self.running.join_next_with_id(), if reading && !self.running.is_empty() => self.unpark(done),
                 _ = clock.tick() => {
                     self.sweep();
+                    self.audit_the_rest(false);
                     match self.state.wake(now(), !self.out.is_empty(), reading) {
                         Ok(true) => self.out.tick(),
                         Ok(false) => {}
@@ -481,7 +489,7 @@ impl Connection<'_> {
                     // What only announces something else, as the reply to a spawn request does, is nothing to wait after.
                     let announces = matches!(message, Message::SpawnReply { .. });
                     self.messages += u64::from(!announces);
-                    self.input(Input::Received(message));
+                    self.received(message);
                 }
                 Ok(None) => {}
                 Err(error) if error.is_overload() => {
@@ -706,7 +714,10 @@ impl Connection<'_> {
     }
 
     /// A service that panics loses the one request, not the connection.
-    fn request(&self, request: Request) -> Answer {
+    fn request(&mut self, request: Request) -> Answer {
+        if self.refuses(&request) {
+            return Answer::Undef;
+        }
         catch_unwind(AssertUnwindSafe(|| self.request_of_service(request))).unwrap_or_else(|_| {
             warn!(peer = %self.peer.name, "the service panicked over a request");
             Answer::Error(call::atom("function_panicked"))
@@ -809,6 +820,8 @@ fn io_reason(error: &std::io::Error) -> DownReason {
         kind => DownReason::Io(kind),
     }
 }
+
+mod gate;
 
 #[cfg(test)]
 mod tests;

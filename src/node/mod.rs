@@ -12,8 +12,8 @@ pub use services::{Call, Exception};
 
 use crate::{
     dist::{
-        self, Answer, BadCookie, CallError, Cookie, Epmd, EpmdMode, Listen, NodeName,
-        NodeNameError, Options, PeerInfo, Service, Tls,
+        self, Answer, BadCookie, BadRule, CallError, Cookie, Epmd, EpmdMode, Listen, NodeName,
+        NodeNameError, Options, PeerInfo, Rules, Service, Tls,
     },
     grid::{
         self, BadMeta, Change, Connect, Dialling, Grid, GridError, Meta, MetaValue, Scope, View,
@@ -53,6 +53,9 @@ pub enum StartError {
     /// It has no cookie: every node of a cluster needs the same one.
     #[error("the node {0} has no cookie: give it the one of its cluster")]
     NoCookie(NodeName),
+    /// A rule of [`Builder::allow`] or [`Builder::deny`] is none.
+    #[error(transparent)]
+    Access(#[from] BadRule),
     /// Its meta is refused.
     #[error(transparent)]
     Meta(#[from] BadMeta),
@@ -103,6 +106,7 @@ pub struct Builder {
     max_frame: usize,
     max_depth: usize,
     tls: Option<Tls>,
+    access: Result<Rules, BadRule>,
     dialling: Dialling,
     max_members: usize,
     echo: bool,
@@ -206,6 +210,26 @@ impl Builder {
         self
     }
 
+    /// Allows peers to reach something: `"billing@*=stock:count/1,orders"` the nodes `billing` a function and a process,
+    /// `"redgrid:nodes"` all nodes another. From then on whatever is not allowed is denied, to every peer; without any
+    /// such rule all that is exported and registered is allowed.
+    pub fn allow(mut self, rules: &str) -> Self {
+        self.access = self.access.and_then(|access| access.allow(rules));
+        self
+    }
+
+    /// Denies something, in the same form, whatever is allowed. To its peers it is as if it were not there.
+    pub fn deny(mut self, rules: &str) -> Self {
+        self.access = self.access.and_then(|access| access.deny(rules));
+        self
+    }
+
+    /// All such rules, made already.
+    pub fn access(mut self, rules: Rules) -> Self {
+        self.access = Ok(rules);
+        self
+    }
+
     /// Whom to connect to of its own accord; everybody by default.
     pub fn connect(mut self, connect: Connect) -> Self {
         self.dialling.connect = connect;
@@ -248,6 +272,7 @@ impl Builder {
             max_frame: self.max_frame,
             max_depth: self.max_depth,
             tls: self.tls,
+            access: self.access?,
             ..Options::new(name.clone(), cookie)
         };
         if let Some(listen) = self.listen {
@@ -368,6 +393,7 @@ impl Node {
             max_frame: 512 * 1024 * 1024,
             max_depth: Limits::default().max_depth,
             tls: None,
+            access: Ok(Rules::default()),
             dialling: Dialling::default(),
             max_members: grid::MAX_MEMBERS,
             echo: false,

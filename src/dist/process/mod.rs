@@ -300,6 +300,11 @@ impl Processes {
         self.look(|state| state.whereis(name))
     }
 
+    /// The name of a process that lives, where it has one; `None` for none that lives.
+    pub(crate) fn name_of(&self, number: u64) -> Option<Option<String>> {
+        self.look(|state| state.name_of(number).map(|name| name.map(str::to_owned)))
+    }
+
     pub(crate) fn names(&self) -> Vec<String> {
         self.look(|state| state.names().map(str::to_owned).collect())
     }

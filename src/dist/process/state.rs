@@ -243,6 +243,12 @@ impl State {
         self.names.get(name).copied()
     }
 
+    /// The name of a process that lives, where it has one; `None` for none that lives.
+    pub(crate) fn name_of(&self, number: u64) -> Option<Option<&str>> {
+        let entry = self.processes.get(&number)?;
+        Some(entry.name.as_deref())
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }
