@@ -1,5 +1,6 @@
 //! What users are promised, checked against real servers. One binary, so that it links once; one module per promise.
 //!
+//! - `access`: what `--allow` and `--deny` keep from whom, and the audit.
 //! - `cli`: the binary: bad input, signals, output, secrets, commands.
 //! - `demo`: the demonstration, and that nothing of it is left.
 //! - `doctor`: the commands `names` and `doctor`: whatever can be wrong is found and explained.
@@ -19,6 +20,7 @@
 //!
 //! A server that is not installed is a failure, never a skip.
 
+mod access;
 mod cli;
 mod demo;
 mod doctor;

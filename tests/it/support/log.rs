@@ -1,7 +1,12 @@
 //! The log of one test, to be asserted on.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
+use tracing::{Dispatch, subscriber::NoSubscriber};
+
+/// As long as there is one subscriber only, `tracing` asks whichever thread comes by a place first whether anybody wants to
+/// know of it, and remembers the answer: a test that collects nothing could silence the one that does. So there are two.
+static ANOTHER: OnceLock<Dispatch> = OnceLock::new();
 
 /// Collects what this thread logs from `warn` on; with the single-threaded runtime of a test that is all of it.
 #[derive(Clone, Default)]
@@ -10,6 +15,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     /// Collects until the guard is dropped.
     pub(crate) fn collect() -> (Self, tracing::subscriber::DefaultGuard) {
+        ANOTHER.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let log = Self::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
