@@ -294,9 +294,6 @@ async fn who_is_denied_everything_is_still_a_node_that_nothing_waits_for() {
         .await
         .expect("an answer");
     assert_eq!(answer.decode().unwrap(), atom("other@127.0.0.1"));
-    let rex = Raw::encode(&atom("what"));
-    let answer = node.gen_call(other.name(), "rex", rex, time).await;
-    assert!(answer.is_err() || answer.is_ok(), "it came: {answer:?}");
     let pid = written(&caller.pid());
     other.value(&format!("{pid} ! hello, ok")).await;
     other.value("net_adm:ping('rust@127.0.0.1')").await;

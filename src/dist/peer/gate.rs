@@ -164,7 +164,7 @@ impl Connection<'_> {
     fn audit(&mut self, what: Target<'_>, how: &str, why: &Refusal) {
         if let Some(left_out) = self.audit.refused(now()) {
             self.told_of(left_out);
-            warn!(target: "redgrid::audit", peer = %self.peer.name, %what, how, rule = %why, "refused");
+            warn!(target: "redgrid::audit", peer = %self.peer.name, %what, %how, rule = %why, "refused");
         }
     }
 
