@@ -219,11 +219,11 @@ pub struct NodeArgs {
     /// Seconds of silence after which a node is down, the same on every node [default: 60]
     #[arg(long, value_name = "SECONDS", help_heading = "Distribution")]
     pub net_ticktime: Option<String>,
-    /// What nodes may call and send to: module:function/arity, module:*, the name of a process or *, for
-    /// NAME@HOST= before it or for all; then nothing else; repeatable [default: what is exported]
+    /// What other nodes may reach, and then nothing else: MODULE:FUNCTION/ARITY, MODULE:*, the name of a
+    /// process, or *; behind NAME@HOST= for those nodes alone; repeatable [default: all that is exported]
     #[arg(long, value_name = "[PEER=]WHAT,...", help_heading = "Distribution")]
     pub allow: Vec<String>,
-    /// What they may not, whatever is allowed; repeatable [default: nothing]
+    /// What they may not, whatever is allowed; written alike, repeatable [default: nothing]
     #[arg(long, value_name = "[PEER=]WHAT,...", help_heading = "Distribution")]
     pub deny: Vec<String>,
     /// The largest message to take from a node [default: 512MiB]
