@@ -9,7 +9,7 @@
 //! | a function | `undef` |
 //!
 //! What takes something back passes (unlinks, demonitors, the ends of links and monitors), as OTP waits for some of it; so
-//! do messages to an alias, which nobody has but whom it was given to.
+//! do messages to an alias, which its owner made to be answered, by peers too that may not reach it otherwise.
 
 use super::{
     super::{
