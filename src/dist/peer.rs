@@ -661,9 +661,12 @@ impl Connection<'_> {
     }
 
     fn ask(&mut self, caller: Caller, request: Request) {
-        let answer = match self.report(&caller, &request) {
-            true => Answer::Reply(call::atom("ok")),
-            false => self.request(request),
+        let answer = if self.refuses(&request) {
+            Answer::Undef
+        } else if self.report(&caller, &request) {
+            Answer::Reply(call::atom("ok"))
+        } else {
+            self.request(request)
         };
         let outcome = match answer {
             Answer::Reply(value) => Outcome::Reply(value),
@@ -714,10 +717,7 @@ impl Connection<'_> {
     }
 
     /// A service that panics loses the one request, not the connection.
-    fn request(&mut self, request: Request) -> Answer {
-        if self.refuses(&request) {
-            return Answer::Undef;
-        }
+    fn request(&self, request: Request) -> Answer {
         catch_unwind(AssertUnwindSafe(|| self.request_of_service(request))).unwrap_or_else(|_| {
             warn!(peer = %self.peer.name, "the service panicked over a request");
             Answer::Error(call::atom("function_panicked"))
@@ -767,6 +767,7 @@ impl Connection<'_> {
                     self.write(Message::Send { to, message });
                 }
             }
+            request if self.refuses(&request) => {}
             request => {
                 // The result of a function that was cast is nobody's; it still has to run.
                 if let Answer::Later(future) = self.request(request) {

@@ -93,7 +93,8 @@ async fn a_denied_function_is_like_one_that_is_not_there_in_every_way_to_call_it
 
 #[tokio::test]
 async fn a_denied_function_of_otp_is_undef_like_another() {
-    let (_epmd, _node, _toy, mut erl) = pair(&[], &["erlang:*,code:which/1"]).await;
+    let (_epmd, _node, _toy, mut erl) =
+        pair(&[], &["erlang:*,code:which/1,observer_backend:*"]).await;
     for call in [
         "rpc:call('rust@127.0.0.1', erlang, node, [])",
         "rpc:call('rust@127.0.0.1', erlang, whereis, [toy])",
@@ -102,6 +103,11 @@ async fn a_denied_function_of_otp_is_undef_like_another() {
         let answer = erl.value(call).await;
         assert!(answer.contains("'EXIT',{undef"), "{call}: {answer}");
     }
+    // This one answers by messages, past the others.
+    let table = "(fun(_) -> process_flag(trap_exit, true),
+        P = spawn_link('rust@127.0.0.1', observer_backend, procs_info, [self()]),
+        receive {procs_info, P, _} -> told; {'EXIT', P, {Why, _}} -> Why after 5000 -> hangs end end)(0)";
+    assert_eq!(erl.value(table).await, "undef");
     // Its code is here neither with rules nor without.
     let fun = "rpc:call('rust@127.0.0.1', erlang, apply, [fun() -> ok end, []])";
     assert!(erl.value(fun).await.contains("{undef,[{erlang,apply,"));
