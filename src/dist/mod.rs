@@ -21,6 +21,7 @@ mod door;
 pub(crate) mod epmd;
 mod error;
 pub(crate) mod frame;
+mod groups;
 pub(crate) mod handshake;
 mod ids;
 mod listen;
@@ -43,10 +44,12 @@ pub use access::{BadRule, Rules};
 pub use cookie::{BadCookie, Cookie};
 pub use epmd::{DEFAULT_PORT as DEFAULT_EPMD_PORT, Epmd, EpmdMode, EpmdStartError};
 pub use error::{CallError, Refusal};
+pub use groups::Groups;
 pub use message::Body;
 pub use name::{NameStyle, NodeName, NodeNameError};
 pub use node::Node;
 pub use options::{Listen, Options, StartError};
+pub use pg::Refused as GroupRefused;
 pub use process::{
     Counts, Envelope, MAX_BYTES, MAX_MESSAGES, Mail, Monitor, Over, Process, Request, SpawnError,
     To,

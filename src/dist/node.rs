@@ -7,6 +7,7 @@ use super::{
     call,
     epmd::{self, EpmdMode},
     frame::Agreed,
+    groups::Scopes,
     handshake::{self, Local},
     ids::{self, Ids},
     message::Message,
@@ -57,6 +58,7 @@ pub(super) struct Inner {
     pub(super) service: Arc<dyn Service>,
     pub(super) slots: Mutex<Slots<Handle>>,
     processes: Processes,
+    scopes: Scopes,
     kept: otp::Kept,
     /// Who waits for a connection that somebody else is making.
     pub(super) waiting: Mutex<HashMap<NodeName, Vec<Waiter>>>,
@@ -139,6 +141,7 @@ impl Node {
                 service,
                 slots: Mutex::new(Slots::new(options.name.clone())),
                 processes,
+                scopes: Scopes::default(),
                 kept: otp::Kept::new(),
                 waiting: Mutex::new(HashMap::new()),
                 connections: AtomicU64::new(0),
@@ -393,6 +396,10 @@ impl Node {
         &self.inner.kept
     }
 
+    pub(super) fn scopes(&self) -> &Scopes {
+        &self.inner.scopes
+    }
+
     pub(crate) fn processes(&self) -> &Processes {
         &self.inner.processes
     }
@@ -525,6 +532,7 @@ impl Node {
         }
         let node = self.clone();
         tokio::spawn(async move {
+            node.scopes_up(&info);
             let reason = match stream {
                 Stream::Plain(stream) => peer::run(&node, &info, stream, &mut start).await,
                 Stream::Sealed(stream) => peer::run(&node, &info, stream, &mut start).await,
@@ -536,6 +544,7 @@ impl Node {
                 node.processes().down(&info.name, !info.hidden, id)
             };
             node.signals(owed);
+            node.scopes_down(&info);
             info!(peer = %info.name, %reason, "disconnected");
             drop(start);
         });

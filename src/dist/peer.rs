@@ -634,6 +634,10 @@ impl Connection<'_> {
     /// What processes of the program owe to this peer goes out after what was written before it; what they owe to
     /// others, through their connections.
     fn process(&mut self, message: Message<Raw>) {
+        let message = match self.node.to_scope(self.peer, message) {
+            Ok(()) => return,
+            Err(message) => message,
+        };
         let connection = self.peer.connection;
         let peer = &self.peer.name;
         let owed = self.node.processes().received(connection, peer, message);
@@ -739,6 +743,14 @@ impl Connection<'_> {
                     None => Answer::Error(call::atom("badarg")),
                 }
             }
+            Request::Apply {
+                module,
+                function,
+                args,
+            } if module == "pg" => match self.node.apply_pg(&function, &args) {
+                Answer::Undef => service.apply(&module, &function, &args),
+                answer => answer,
+            },
             Request::Apply {
                 module,
                 function,

@@ -5,6 +5,7 @@
 //! - `demo`: the demonstration, and that nothing of it is left.
 //! - `doctor`: the commands `names` and `doctor`: whatever can be wrong is found and explained.
 //! - `epmd`: the epmd inside a node beside OTP's, real `erl` nodes at it, and who takes over from whom.
+//! - `groups`: process groups shared with real `erl` nodes that run `pg`.
 //! - `hostile`: rubbish on the distribution port, in Redis and on its channels.
 //! - `large`: messages of hundreds of megabytes.
 //! - `layout`: the sources keep to their layout.
@@ -25,6 +26,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod epmd;
+mod groups;
 mod hostile;
 mod large;
 mod layout;

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 
 /// What a function of `pg` gives.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Answered {
+pub(crate) enum Answered {
     /// This value.
     Value(Raw),
     /// It raises an error with this reason.
@@ -23,7 +23,7 @@ pub enum Answered {
 /// Calls `pg:Function(Args...)` on the scopes that this node runs, found by their names.
 ///
 /// Where a scope does not run, a group has no members and `which_groups` is `badarg`, as in OTP.
-pub fn apply<'a>(
+pub(crate) fn apply<'a>(
     scope: impl FnOnce(&str) -> Option<&'a Scope>,
     function: &str,
     args: &[Raw],

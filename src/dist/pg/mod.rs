@@ -47,13 +47,12 @@ mod functions;
 mod state;
 mod terms;
 
-pub use functions::{Answered, apply};
-pub use state::{Effect, Input, Limits, Refused, Scope};
+pub(crate) use functions::{Answered, apply};
+pub use state::Refused;
+pub(crate) use state::{Effect, Input, Limits, Scope};
 
 /// The scope that OTP uses when none is named.
-pub const DEFAULT_SCOPE: &str = "pg";
+pub(crate) const DEFAULT_SCOPE: &str = "pg";
 
-#[cfg(test)]
-mod network_tests;
 #[cfg(test)]
 mod tests;

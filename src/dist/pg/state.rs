@@ -18,15 +18,15 @@ use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 /// How much may be kept. Each membership counts as the bytes of its pid and its group, and 64 more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// What one peer may have joined; default 64 MiB.
-    pub peer: usize,
+    pub(crate) peer: usize,
     /// What all peers together may have joined; default 256 MiB.
-    pub peers: usize,
+    pub(crate) peers: usize,
     /// What our own processes may have joined; default 64 MiB.
-    pub local: usize,
+    pub(crate) local: usize,
     /// Most monitors of our own processes; default 10,000.
-    pub monitors: usize,
+    pub(crate) monitors: usize,
 }
 
 impl Default for Limits {
@@ -42,7 +42,7 @@ impl Default for Limits {
 
 /// What a scope is told.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Input {
+pub(crate) enum Input {
     /// A visible peer is connected.
     PeerUp(NodeName),
     /// The connection to a peer is gone.
@@ -62,7 +62,7 @@ pub enum Input {
 
 /// What a scope wants done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Send to the process that is registered under the scope's name at a connected peer.
     SendName {
         /// The peer.
@@ -145,7 +145,7 @@ struct Monitor {
 }
 
 /// The machine of one scope. See the [module](super) for its wiring.
-pub struct Scope {
+pub(crate) struct Scope {
     node: NodeName,
     pid: Raw,
     limits: Limits,
@@ -164,7 +164,7 @@ pub struct Scope {
 
 impl Scope {
     /// A scope on this node, whose process has this pid.
-    pub fn new(node: NodeName, pid: Raw, limits: Limits) -> Self {
+    pub(crate) fn new(node: NodeName, pid: Raw, limits: Limits) -> Self {
         Self {
             node,
             pid,
@@ -181,7 +181,7 @@ impl Scope {
     }
 
     /// Takes in what has happened.
-    pub fn handle(&mut self, input: Input, effects: &mut Vec<Effect>) {
+    pub(crate) fn handle(&mut self, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::PeerUp(node) if node == self.node => {}
             Input::PeerUp(node) => {
@@ -208,7 +208,7 @@ impl Scope {
     ///
     /// # Errors
     /// A pid that is not of this node, or too many memberships.
-    pub fn join(
+    pub(crate) fn join(
         &mut self,
         groups: &[Raw],
         pids: &[Raw],
@@ -247,7 +247,7 @@ impl Scope {
     ///
     /// # Errors
     /// A pid that is not of this node.
-    pub fn leave(
+    pub(crate) fn leave(
         &mut self,
         groups: &[Raw],
         pids: &[Raw],
@@ -286,7 +286,7 @@ impl Scope {
     ///
     /// # Errors
     /// A pid that is not of this node, or too many monitors.
-    pub fn monitor(
+    pub(crate) fn monitor(
         &mut self,
         owner: &Raw,
         reference: Raw,
@@ -302,7 +302,7 @@ impl Scope {
     ///
     /// # Errors
     /// A pid that is not of this node, or too many monitors.
-    pub fn monitor_scope(
+    pub(crate) fn monitor_scope(
         &mut self,
         owner: &Raw,
         reference: Raw,
@@ -316,7 +316,7 @@ impl Scope {
     }
 
     /// Takes a monitor back; `false` when there is none. What was delivered is the owner's to take out of its mailbox.
-    pub fn demonitor(&mut self, reference: &Raw, effects: &mut Vec<Effect>) -> bool {
+    pub(crate) fn demonitor(&mut self, reference: &Raw, effects: &mut Vec<Effect>) -> bool {
         let Some(monitor) = self.monitors.remove(reference) else {
             return false;
         };
@@ -334,37 +334,39 @@ impl Scope {
     }
 
     /// The members of a group on all nodes, in no order, as often as they have joined.
-    pub fn members(&self, group: &Raw) -> Vec<Raw> {
+    pub(crate) fn members(&self, group: &Raw) -> Vec<Raw> {
         let group = self.groups.get(&terms::settled(group.view()));
         let bags = group.into_iter().flat_map(HashMap::values);
         bags.flat_map(pids_of).collect()
     }
 
     /// Those of them that are processes of ours.
-    pub fn local_members(&self, group: &Raw) -> Vec<Raw> {
+    pub(crate) fn local_members(&self, group: &Raw) -> Vec<Raw> {
         let group = self.groups.get(&terms::settled(group.view()));
         let bag = group.and_then(|nodes| nodes.get(&self.node));
         bag.into_iter().flat_map(pids_of).collect()
     }
 
     /// All groups that have members, in no order.
-    pub fn groups(&self) -> impl Iterator<Item = &Raw> {
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Raw> {
         self.groups.keys()
     }
 
     /// Those that processes of ours are in.
-    pub fn local_groups(&self) -> impl Iterator<Item = &Raw> {
+    pub(crate) fn local_groups(&self) -> impl Iterator<Item = &Raw> {
         let groups = self.groups.iter();
         groups.filter_map(|(group, nodes)| nodes.contains_key(&self.node).then_some(group))
     }
 
     /// The peers that run this scope.
-    pub fn peers(&self) -> impl Iterator<Item = &NodeName> {
+    #[cfg(test)]
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &NodeName> {
         self.peers.keys()
     }
 
     /// Whether nothing is kept of anybody.
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
             && self.peers.is_empty()
             && self.locals.is_empty()

@@ -1,3 +1,5 @@
+mod network;
+
 use super::*;
 use crate::dist::NodeName;
 use crate::term::{Raw, Term, atom, int, list, map, parse, tuple, write::put_pid};
@@ -521,7 +523,7 @@ proptest! {
                         assert_eq!(pid.view().node().as_deref(), Some("it@h"));
                     }
                     Effect::Log { .. } => {}
-                    other => assert!(false, "{:?}", other),
+                    other => panic!("{other:?}"),
                 }
             }
             let members = scope.members(&a("g"));

@@ -365,6 +365,10 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Its pid.
     pub fn pid(&self) -> Raw {
         self.node.own().ids.pid(self.number)
@@ -797,7 +801,31 @@ impl Node {
         }
     }
 
-    fn send_here(&self, to: &Target, message: &Raw) {
+    /// Watches a target over the connection that is there; where there is none it is unreachable.
+    pub(super) fn watch(&self, number: u64, target: Target) -> Monitor {
+        let node = match &target {
+            Target::Name(_, node) => Some(node.clone()),
+            Target::Pid(pid) => pid.view().node().and_then(|node| node.parse().ok()),
+        };
+        let remote = node.filter(|node| node != self.name());
+        let connection = remote.as_ref().map(|node| self.handle(node));
+        if let Some(None) = connection {
+            return self
+                .change_processes(|state, effects| state.unreachable(number, &target, effects));
+        }
+        let connection = connection.flatten().map(|handle| handle.info.connection);
+        let monitor = self
+            .change_processes(|state, effects| state.monitor(number, &target, connection, effects));
+        self.notice(connection);
+        monitor
+    }
+
+    /// Takes such a monitor back; its `Down` may be on its way.
+    pub(super) fn unwatch(&self, number: u64, monitor: Monitor) {
+        self.change_processes(|state, effects| state.demonitor(number, monitor, effects));
+    }
+
+    pub(super) fn send_here(&self, to: &Target, message: &Raw) {
         self.change_processes(|state, effects| state.send(to, message.clone(), effects));
     }
 }
