@@ -2,7 +2,7 @@
 
 use super::{CALL_TIMEOUT, CallFailure, Node};
 use crate::{
-    dist::{NodeName, Process, SpawnError},
+    dist::{Groups, NodeName, Process, SpawnError},
     term::{Raw, Term},
 };
 use futures_util::future::join_all;
@@ -51,6 +51,15 @@ impl Node {
         R: Future<Output = Result<(), Raw>> + Send + 'static,
     {
         self.dist().spawn(name, function)
+    }
+
+    /// The process groups of a scope, shared with the Erlang nodes that run it; `pg` is the one that OTP uses when none is named.
+    /// Where this node does not run it yet, it begins to.
+    ///
+    /// # Errors
+    /// Something else has the name, or the node has stopped.
+    pub fn groups(&self, scope: &str) -> Result<Groups, SpawnError> {
+        self.dist().groups(scope)
     }
 
     /// `gen_server:call({name, peer}, request)`, connecting first where needed; 5 s at most. A late answer vanishes.
