@@ -239,7 +239,7 @@ impl Global {
             return;
         }
         if self.known.contains_key(peer) {
-            // Others told us of it, and will tell it of us.
+            // Others told us of it, and will tell it of us; or the front ends it.
             return self.cast(peer, terms::in_sync(&self.me.name));
         }
         match self.open(peer) {

@@ -44,6 +44,9 @@ const JOIN_WITHIN: Duration = Duration::from_secs(10);
 /// A peer that is asked to close its connection and does not is disconnected.
 const REMOVE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Somebody we know by others tells us by then that they know us.
+const KNOW_US_WITHIN: Duration = Duration::from_secs(20);
+
 /// How long a loss of others is remembered.
 const REMEMBER_LOSS: Duration = Duration::from_secs(600);
 
@@ -202,6 +205,9 @@ pub(super) struct Peer {
     pub(super) failures: u32,
     /// When it is disconnected because it did not close as it was asked to.
     pub(super) removing: Option<Instant>,
+    /// It is known to us by the word of others, which may be of its life before. When it has not said by then that it
+    /// knows us too, it is disconnected: only a new connection makes both begin anew.
+    doubted: Option<Instant>,
 }
 
 /// A node that we heard of and that is not up.
@@ -313,6 +319,7 @@ impl Global {
         let joining = self.joining.values().map(|j| j.dial_at.unwrap_or(j.until));
         let calls = self.calls.values().map(|call| call.until);
         let removing = self.peers.values().filter_map(|peer| peer.removing);
+        let doubted = self.peers.values().filter_map(|peer| peer.doubted);
         let dialogues = self
             .peers
             .values()
@@ -323,6 +330,7 @@ impl Global {
         (joining
             .chain(calls)
             .chain(removing)
+            .chain(doubted)
             .chain(dialogues)
             .chain(users)
             .chain(lost))
@@ -349,6 +357,7 @@ impl Global {
                 });
             }
         }
+        self.wake_doubted();
         self.lost.retain(|_, (_, _, until)| !late(until));
         self.wake_dialogues();
         self.wake_locker();
@@ -452,6 +461,7 @@ impl Global {
         self.peers.insert(peer.clone(), Peer::default());
         let joined = self.joining.remove(&peer).is_some();
         if self.known.contains_key(&peer) {
+            self.doubt(&peer);
             self.cast(&peer, terms::in_sync(&self.me.name));
         } else {
             self.greet(&peer);
@@ -503,7 +513,33 @@ impl Global {
             return false;
         }
         self.known.insert(node.into(), version);
+        self.doubt(node);
         true
+    }
+
+    fn doubt(&mut self, peer: &str) {
+        let until = self.now + KNOW_US_WITHIN;
+        if let Some(state) = self.peers.get_mut(peer)
+            && !state.synced
+        {
+            state.doubted = Some(until);
+        }
+    }
+
+    fn wake_doubted(&mut self) {
+        let now = self.now;
+        let mut strangers = Vec::new();
+        for (peer, state) in &mut self.peers {
+            let late = state.doubted.take_if(|until| *until <= now).is_some();
+            if late && !state.synced && self.known.contains_key(peer) {
+                strangers.push(peer.clone());
+            }
+        }
+        for peer in strangers {
+            self.forget(&peer);
+            let reason = "others say that it is of our cluster, and it does not know us";
+            self.effect(Effect::Disconnect { peer, reason });
+        }
     }
 
     /// Tells `node` that we know it, now or as soon as it is connected.
