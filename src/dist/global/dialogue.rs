@@ -96,6 +96,13 @@ pub(super) struct Locker {
     just_synced: bool,
 }
 
+#[cfg(test)]
+impl Dialogue {
+    pub(super) fn tag(&self) -> i64 {
+        self.tag
+    }
+}
+
 impl Locker {
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match &self.step {
@@ -520,6 +527,7 @@ impl Global {
             }
         }
         let before = self.known.clone();
+        self.estranged.remove(peer);
         self.learn(peer, his.version);
         for (node, version) in &his_known {
             self.learn(node, *version);
@@ -564,6 +572,10 @@ impl Global {
         self.drop_dialogue(peer);
         if let Some(state) = self.peers.get_mut(peer) {
             state.synced = true;
+        }
+        // It knows us by others, so this is another life of it.
+        if self.estranged.remove(peer) && self.learn(peer, 0) {
+            self.sync_with(peer);
         }
     }
 

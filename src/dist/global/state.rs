@@ -22,7 +22,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -254,6 +254,9 @@ pub(crate) struct Global {
     /// The cluster as we know it, without ourselves.
     pub(super) known: BTreeMap<String, i64>,
     joining: BTreeMap<String, Joining>,
+    /// Those we knew and lost, while others may know both: names have been dropped on both sides, so the word of others
+    /// is not enough to know them again. It takes a dialogue, or their own word.
+    pub(super) estranged: BTreeSet<String>,
     lost: BTreeMap<(String, String), (i64, i64, Instant)>,
     pub(super) calls: BTreeMap<u64, Call>,
     pub(super) held: BTreeMap<u64, Held>,
@@ -276,6 +279,7 @@ impl Global {
             peers: BTreeMap::new(),
             known: BTreeMap::new(),
             joining: BTreeMap::new(),
+            estranged: BTreeSet::new(),
             lost: BTreeMap::new(),
             calls: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -489,8 +493,11 @@ impl Global {
 
     /// The peer is no part of our cluster any more. Its names and locks go when its connection does.
     pub(super) fn forget(&mut self, peer: &str) {
-        self.known.remove(peer);
-        self.joining.remove(peer);
+        let known = self.known.remove(peer).is_some();
+        let joining = self.joining.remove(peer).is_some();
+        if known && !joining && self.estranged.len() < MAX_KNOWN {
+            self.estranged.insert(peer.into());
+        }
         if let Some(state) = self.peers.get_mut(peer) {
             state.synced = false;
         }
@@ -506,6 +513,10 @@ impl Global {
             if *known == 0 {
                 *known = version;
             }
+            return false;
+        }
+        if self.estranged.contains(node) {
+            self.expect(node);
             return false;
         }
         if self.known.len() >= MAX_KNOWN {
