@@ -223,20 +223,22 @@ impl Global {
                 return;
             };
             let (id, holder) = (take.id.clone(), take.holder.clone());
+            let owner_waits = !matches!(take.owner, Owner::User(_));
             for node in stage {
                 if node == self.me.name {
                     if !self.set_lock(&id, &holder) {
                         return self.refuse(number);
                     }
+                } else if owner_waits && self.is_unconfirmed(&node) {
+                    // It belongs to the cluster by the word of others, and will be here and say so, or be forgotten,
+                    // in a moment. Until then nobody is let in, and no name, past it.
+                    return self.refuse(number);
                 } else if self.peers.contains_key(&node) {
                     let request = terms::lock_request("set_lock", &id);
                     self.ask(&node, holder.clone(), request, Then::Take(number));
                     if let Some(take) = self.takes.get_mut(&number) {
                         take.waiting.insert(node.clone());
                     }
-                } else if self.is_joining(&node) {
-                    // It belongs to the cluster and will be here, or forgotten, in a moment.
-                    return self.refuse(number);
                 } else {
                     continue;
                 }

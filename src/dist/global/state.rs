@@ -494,8 +494,8 @@ impl Global {
     /// The peer is no part of our cluster any more. Its names and locks go when its connection does.
     pub(super) fn forget(&mut self, peer: &str) {
         let known = self.known.remove(peer).is_some();
-        let joining = self.joining.remove(peer).is_some();
-        if known && !joining && self.estranged.len() < MAX_KNOWN {
+        self.joining.remove(peer);
+        if known && self.estranged.len() < MAX_KNOWN {
             self.estranged.insert(peer.into());
         }
         if let Some(state) = self.peers.get_mut(peer) {
@@ -583,8 +583,11 @@ impl Global {
         true
     }
 
-    pub(super) fn is_joining(&self, node: &str) -> bool {
-        self.joining.contains_key(node)
+    /// Known by the word of others, and not yet by its own.
+    pub(super) fn is_unconfirmed(&self, node: &str) -> bool {
+        let peer = self.peers.get(node);
+        let unconfirmed = peer.is_none_or(|peer| !peer.synced);
+        self.joining.contains_key(node) || (unconfirmed && self.known.contains_key(node))
     }
 
     fn wake_joining(&mut self) {
