@@ -13,8 +13,8 @@
 //!     │ new_nodes to all known, in_sync to all of his known, del_lock, boss last
 //! ```
 //!
-//! The files, all pure: `state.rs` is the front (inputs, effects, the clock), `dialogue.rs` the picture above with our
-//! locker, `locks.rs` the table of locks and how one is taken on many nodes, `names.rs` the table of names and how a
+//! The files, all pure: `state.rs` is the front (inputs, effects, the clock), `dialogue.rs` the picture above, `locker.rs`
+//! who locks for it, `known.rs` whom we know and by whose word, `locks.rs` the table of locks and how one is taken on many nodes, `names.rs` the table of names and how a
 //! clash is settled, `registrar.rs` what local programs ask for, `terms.rs` the messages.
 //!
 //! Nothing here is on a wire yet: the node still answers as `docs/protocol.md` tells under "global, lite".
@@ -28,6 +28,15 @@
 //!   by `global:resolve_it/4`, as OTP does; one with a process of ours and a foreign fun leaves the name to the peer's
 //!   process, which is what OTP does when that call fails.
 //!
+//! - OTP believes a list of nodes at once. We lock nothing past a node that is known only by the word of others until it
+//!   has said `in_sync`; when it does not, it is a later life of that node which knows nothing of us, and is
+//!   disconnected, so that both greet anew. Whom we knew and lost we know again by a dialogue only (or by their own
+//!   `in_sync`): what others say is then not enough, since both sides have dropped names. Both are what
+//!   `lost_connection` is for in OTP, and what our own nodes would go without.
+//! - A message with a name, method or lock of more than 16 KiB is not understood, and logged. Names are compared by
+//!   their bytes: a name that is a map of several keys, which nodes may write in different order, is several names.
+//! - `register_ext` (names of C nodes) is as `register`; `get_names_ext` is empty.
+//!
 //! Wiring. One task of the node owns a [`Global`] and three pids that always live: the server (registered as
 //! `global_name_server`, so that monitors of it are kept), the locker and the registrar.
 //! - `Input::PeerUp` and `PeerDown` for peers that are not hidden, from where slots change (`node.rs`). PeerUp must come
@@ -39,6 +48,8 @@
 //!   `Node::call`, the same answer. **All effects towards one peer must leave in their order, on one lane of the
 //!   outbox**: `new_nodes` before `del_lock` is what keeps names from being lost.
 //! - `Effect::Watch`, `Unwatch`: `MonitorP` and `DemonitorP` (or our own table of processes); the DOWN is `Input::Gone`.
+//! - A connection that `Disconnect` ended is made again by the grid after its own pause; `global` dials only whom it
+//!   heard of.
 //! - `Effect::Connect`: `Node::connect`, fire and forget. `Effect::Disconnect`: close that connection.
 //! - `Effect::Kill` and `Send`: an exit signal `kill`, a message to a pid.
 //! - `otp.rs` answers `global:resolve_it/4` by `Input::Resolve`, `whereis_name/1` and `registered_names/0` by the views.
@@ -49,6 +60,8 @@
 //! `global:info/0` of the Erlang nodes, that `known` is whole and no lock is left.
 
 mod dialogue;
+mod known;
+mod locker;
 mod locks;
 mod names;
 mod registrar;

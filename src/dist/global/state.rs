@@ -10,7 +10,9 @@
 //! makes others go without.
 
 use super::{
-    dialogue::{Dialogue, Locker},
+    dialogue::Dialogue,
+    known::Joining,
+    locker::Locker,
     locks::{Locks, Take},
     names::Names,
     registrar::{Registrar, User},
@@ -26,29 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most nodes we know.
-pub(super) const MAX_KNOWN: usize = 10_000;
-
-/// Most losses of others that are remembered, so that each is acted on once.
-const MAX_LOST: usize = 10_000;
-
 /// Most questions to peers that wait for an answer. Beyond it no lock is taken, so nothing more is asked.
 pub(super) const MAX_CALLS: usize = 100_000;
-
-/// A node we heard of is given this long to dial us before we dial it: both at once would only race.
-const DIAL_AFTER: Duration = Duration::from_millis(1500);
-
-/// A node we heard of and that is not up by then is forgotten.
-const JOIN_WITHIN: Duration = Duration::from_secs(10);
-
-/// A peer that is asked to close its connection and does not is disconnected.
-const REMOVE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Somebody we know by others tells us by then that they know us.
-const KNOW_US_WITHIN: Duration = Duration::from_secs(20);
-
-/// How long a loss of others is remembered.
-const REMEMBER_LOSS: Duration = Duration::from_secs(600);
 
 /// A question to a peer is given up after this long.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(8);
@@ -207,14 +188,7 @@ pub(super) struct Peer {
     pub(super) removing: Option<Instant>,
     /// It is known to us by the word of others, which may be of its life before. When it has not said by then that it
     /// knows us too, it is disconnected: only a new connection makes both begin anew.
-    doubted: Option<Instant>,
-}
-
-/// A node that we heard of and that is not up.
-#[derive(Debug)]
-struct Joining {
-    dial_at: Option<Instant>,
-    until: Instant,
+    pub(super) doubted: Option<Instant>,
 }
 
 /// What an answer is for.
@@ -253,11 +227,11 @@ pub(crate) struct Global {
     pub(super) peers: BTreeMap<String, Peer>,
     /// The cluster as we know it, without ourselves.
     pub(super) known: BTreeMap<String, i64>,
-    joining: BTreeMap<String, Joining>,
+    pub(super) joining: BTreeMap<String, Joining>,
     /// Those we knew and lost, while others may know both: names have been dropped on both sides, so the word of others
     /// is not enough to know them again. It takes a dialogue, or their own word.
     pub(super) estranged: BTreeSet<String>,
-    lost: BTreeMap<(String, String), (i64, i64, Instant)>,
+    pub(super) lost: BTreeMap<(String, String), (i64, i64, Instant)>,
     pub(super) calls: BTreeMap<u64, Call>,
     pub(super) held: BTreeMap<u64, Held>,
     pub(super) names: Names,
@@ -320,7 +294,7 @@ impl Global {
 
     /// When [`Global::wake`] has something to do.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
-        let joining = self.joining.values().map(|j| j.dial_at.unwrap_or(j.until));
+        let joining = self.joining.values().map(Joining::wake_at);
         let calls = self.calls.values().map(|call| call.until);
         let removing = self.peers.values().filter_map(|peer| peer.removing);
         let doubted = self.peers.values().filter_map(|peer| peer.doubted);
@@ -491,126 +465,6 @@ impl Global {
         self.locker_lost(peer);
     }
 
-    /// The peer is no part of our cluster any more. Its names and locks go when its connection does.
-    pub(super) fn forget(&mut self, peer: &str) {
-        let known = self.known.remove(peer).is_some();
-        self.joining.remove(peer);
-        if known && self.estranged.len() < MAX_KNOWN {
-            self.estranged.insert(peer.into());
-        }
-        if let Some(state) = self.peers.get_mut(peer) {
-            state.synced = false;
-        }
-        self.drop_dialogue(peer);
-    }
-
-    /// Others know `node`: so do we, and expect it to be connected soon. True when that is news.
-    pub(super) fn learn(&mut self, node: &str, version: i64) -> bool {
-        if node == self.me.name {
-            return false;
-        }
-        if let Some(known) = self.known.get_mut(node) {
-            if *known == 0 {
-                *known = version;
-            }
-            return false;
-        }
-        if self.estranged.contains(node) {
-            self.expect(node);
-            return false;
-        }
-        if self.known.len() >= MAX_KNOWN {
-            self.log(node, "too many nodes are known; this one is not added");
-            return false;
-        }
-        self.known.insert(node.into(), version);
-        self.doubt(node);
-        true
-    }
-
-    fn doubt(&mut self, peer: &str) {
-        let until = self.now + KNOW_US_WITHIN;
-        if let Some(state) = self.peers.get_mut(peer)
-            && !state.synced
-        {
-            state.doubted = Some(until);
-        }
-    }
-
-    fn wake_doubted(&mut self) {
-        let now = self.now;
-        let mut strangers = Vec::new();
-        for (peer, state) in &mut self.peers {
-            let late = state.doubted.take_if(|until| *until <= now).is_some();
-            if late && !state.synced && self.known.contains_key(peer) {
-                strangers.push(peer.clone());
-            }
-        }
-        for peer in strangers {
-            self.forget(&peer);
-            let reason = "others say that it is of our cluster, and it does not know us";
-            self.effect(Effect::Disconnect { peer, reason });
-        }
-    }
-
-    /// Tells `node` that we know it, now or as soon as it is connected.
-    pub(super) fn sync_with(&mut self, node: &str) {
-        if node == self.me.name {
-            return;
-        }
-        if self.peers.contains_key(node) {
-            self.cast(node, terms::in_sync(&self.me.name));
-        } else {
-            self.expect(node);
-        }
-    }
-
-    /// Expects `node` to come up; what we hold of it goes when it does not.
-    pub(super) fn expect(&mut self, node: &str) -> bool {
-        let full = self.joining.len() >= MAX_KNOWN;
-        if node == self.me.name || self.peers.contains_key(node) {
-            return true;
-        }
-        if full && !self.joining.contains_key(node) {
-            return false;
-        }
-        let dial_at = self.now + DIAL_AFTER + self.pause(Duration::from_millis(500));
-        let until = self.now + JOIN_WITHIN;
-        (self.joining.entry(node.into())).or_insert(Joining {
-            dial_at: Some(dial_at),
-            until,
-        });
-        true
-    }
-
-    /// Known by the word of others, and not yet by its own.
-    pub(super) fn is_unconfirmed(&self, node: &str) -> bool {
-        let peer = self.peers.get(node);
-        let unconfirmed = peer.is_none_or(|peer| !peer.synced);
-        self.joining.contains_key(node) || (unconfirmed && self.known.contains_key(node))
-    }
-
-    fn wake_joining(&mut self) {
-        let now = self.now;
-        let mut failed = Vec::new();
-        for (node, joining) in &mut self.joining {
-            if joining.dial_at.take_if(|at| *at <= now).is_some() {
-                self.effects.push(Effect::Connect { peer: node.clone() });
-            }
-            if joining.until <= now {
-                failed.push(node.clone());
-            }
-        }
-        for node in failed {
-            self.log(
-                &node,
-                "it was known to others and could not be connected; it is forgotten",
-            );
-            self.forget(&node);
-            self.drop_resources(&node, false);
-        }
-    }
-
     fn message(&mut self, peer: &str, message: Raw) {
         if !self.peers.contains_key(peer) {
             return;
@@ -683,38 +537,6 @@ impl Global {
             from,
             value,
         });
-    }
-
-    /// `from` lost its connection to `lost`: whoever knows both keeps to the former, as all others do.
-    fn lost_connection(&mut self, from: String, creation: i64, number: i64, lost: String) {
-        let key = (from.clone(), lost.clone());
-        if let Some((its, last, _)) = self.lost.get(&key)
-            && *its == creation
-            && number <= *last
-        {
-            return;
-        }
-        if self.lost.len() < MAX_LOST || self.lost.contains_key(&key) {
-            self.lost
-                .insert(key, (creation, number, self.now + REMEMBER_LOSS));
-        }
-        let remove = if lost == self.me.name { from } else { lost };
-        let pending = |peer: &Peer| peer.dialogue.as_ref().is_some_and(|d| d.his.is_some());
-        let known =
-            self.known.contains_key(&remove) || self.peers.get(&remove).is_some_and(pending);
-        if !known {
-            return;
-        }
-        self.log(
-            &remove,
-            "asked to disconnect, to keep parts of the cluster from overlapping",
-        );
-        self.tell(&remove, terms::remove_connection(&self.me.name));
-        let until = self.now + REMOVE_WITHIN;
-        if let Some(state) = self.peers.get_mut(&remove) {
-            state.removing = Some(until);
-        }
-        self.forget(&remove);
     }
 
     pub(super) fn answered(&mut self, number: u64, value: Option<&Raw>) {

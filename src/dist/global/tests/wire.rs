@@ -319,7 +319,7 @@ fn spoilt(tag: i64, which: u8, at: usize, with: Raw) -> Raw {
             insert,
             nil(),
             known,
-            list(&[with.clone()]),
+            list(std::slice::from_ref(&with)),
         ]),
         5 => tuple(&[&atom("$gen_call"), &from, &tuple(&[&atom("set_lock"), &id])]),
         6 => tuple(&[&atom("cancel_connect"), &me, &tag]),
