@@ -75,7 +75,7 @@ impl Global {
             return false;
         }
         if self.estranged.contains(node) {
-            self.expect(node);
+            self.expect_up(node);
             return false;
         }
         if self.known.len() >= MAX_KNOWN {
@@ -120,12 +120,12 @@ impl Global {
         if self.peers.contains_key(node) {
             self.cast(node, terms::in_sync(&self.me.name));
         } else {
-            self.expect(node);
+            self.expect_up(node);
         }
     }
 
     /// Expects `node` to come up; what we hold of it goes when it does not.
-    pub(super) fn expect(&mut self, node: &str) -> bool {
+    pub(super) fn expect_up(&mut self, node: &str) -> bool {
         let full = self.joining.len() >= MAX_KNOWN;
         if node == self.me.name || self.peers.contains_key(node) {
             return true;

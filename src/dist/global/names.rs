@@ -59,7 +59,7 @@ impl Global {
     pub(super) fn insert_name(&mut self, entry: Entry, fine: bool) {
         self.delete_name(&entry.name);
         let node = pid_node(&entry.pid);
-        if !fine || self.names.table.len() >= MAX_NAMES || !self.expect(&node) {
+        if !fine || self.names.table.len() >= MAX_NAMES || !self.expect_up(&node) {
             self.log(
                 &node,
                 "a global name was not kept: its lock is gone, or too many are",
