@@ -200,7 +200,10 @@ impl Global {
             waiting: BTreeSet::new(),
             asked: Vec::new(),
         };
-        let fine = self.calls.len() < MAX_CALLS && self.can_lock_here(&take.id);
+        // Others have let somebody in whom we lost: until he says so himself we would lock without him.
+        let waits = !matches!(owner, Owner::User(_))
+            && (self.estranged.iter()).any(|node| self.is_unconfirmed(node));
+        let fine = !waits && self.calls.len() < MAX_CALLS && self.can_lock_here(&take.id);
         let number = self.fresh();
         self.takes.insert(number, take);
         if fine {
