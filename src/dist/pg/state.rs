@@ -109,10 +109,10 @@ pub enum Refused {
     /// Only processes of this node can join and leave here, as in OTP.
     #[error("{0:?} is no process of this node: only those can join a group here")]
     NotLocal(Raw),
-    /// Our own processes have joined more than [`Limits::local`].
+    /// Our own processes have joined more than the 64 MiB that are kept of them.
     #[error("the groups of this scope are full: leave some, or raise the limit")]
     Full,
-    /// There are more monitors than [`Limits::monitors`].
+    /// There are more than 10,000 monitors.
     #[error("this scope has too many monitors: take some back, or raise the limit")]
     TooManyMonitors,
 }
