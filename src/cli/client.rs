@@ -139,7 +139,10 @@ pub(crate) async fn call(args: &CallArgs) -> anyhow::Result<()> {
     let shown = if args.json {
         serde_json::to_string_pretty(&to_json(&value))?
     } else {
-        text::print(&value)
+        match super::table::columns() {
+            Some(columns) => text::print_wrapped(&value, columns),
+            None => text::print(&value),
+        }
     };
     super::print(&shown)
 }

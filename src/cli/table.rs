@@ -16,6 +16,20 @@ const REFRESH: Duration = Duration::from_millis(500);
 /// A terminal that says it has fewer columns does not know its size (a serial line, `script`): most say 0.
 const NARROWEST: u16 = 20;
 
+/// How wide the terminal is; `None` in a pipe, or where it does not say.
+pub(crate) fn columns() -> Option<usize> {
+    let width = if stdout().is_terminal() {
+        Table::new()
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .width()
+    } else {
+        None
+    };
+    width
+        .filter(|columns| *columns >= NARROWEST)
+        .map(usize::from)
+}
+
 /// One row per member: lines around them on a terminal, bare columns in a pipe.
 pub(crate) fn registrations<'a>(rows: impl Iterator<Item = (&'a Registration, String)>) -> String {
     let rows = rows.map(|(registration, state)| {

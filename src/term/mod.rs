@@ -26,7 +26,9 @@ use decode::holds_map;
 pub use codec::{Limits, MAX_DECODE_DEPTH, Raw, VERSION};
 pub use json::to_json;
 pub use order::compare_keys;
-pub use text::{ParseError, Printed, float_text, is_plain_atom, parse, print, print_short};
+pub use text::{
+    ParseError, Printed, float_text, is_plain_atom, parse, print, print_short, print_wrapped,
+};
 pub use view::{Items, ListItems, Pairs, PidView, ReferenceView, View};
 pub use write::is_atom_name;
 

@@ -1,17 +1,19 @@
 //! Terms as text, the way `erl` reads and prints them.
 //!
 //! [`parse`] reads what one would type into a shell or `file:consult/1`; [`print()`] gives what `io:format("~0tp")`
-//! does, on one line. What has no syntax (pids, references, ports, local funs) is printed so that it can be told
+//! does, on one line, and [`print_wrapped`] the same over several. What has no syntax (pids, references, ports, local funs) is printed so that it can be told
 //! apart, and refused with the way round it when read.
 
 pub use parse::{MAX_DEPTH, ParseError, parse};
 pub(super) use print::is_string;
 pub use print::{Printed, float_text, print, print_short};
+pub use wrap::print_wrapped;
 
 mod parse;
 mod print;
 #[cfg(test)]
 mod tests;
+mod wrap;
 
 /// Words that are no atoms unless quoted. `maybe` and `else` are among them from OTP 27 on.
 const RESERVED: [&str; 29] = [

@@ -323,6 +323,17 @@ fn has_syntax(term: &Term) -> bool {
     }
 }
 
+#[test]
+fn a_long_term_is_broken_where_it_has_parts() {
+    let text = "#{name => \"a node\",peers => [one@host,two@host,three@host],up => true}";
+    let term = parse(text).unwrap();
+    assert_eq!(print_wrapped(&term, 100), text);
+    assert_eq!(
+        print_wrapped(&term, 36),
+        "#{name => \"a node\",\n  peers =>\n      [one@host,two@host,\n       three@host],\n  up => true}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -334,6 +345,23 @@ proptest! {
         } else {
             prop_assert!(parse(&text).is_err());
         }
+    }
+
+    #[test]
+    fn what_is_printed_over_several_lines_is_the_same_but_for_white_space(
+        term in any_term(),
+        width in 0..100usize,
+    ) {
+        let (line, lines) = (print(&term), print_wrapped(&term, width));
+        if line.chars().count() <= width.max(20) {
+            prop_assert_eq!(&line, &lines);
+        }
+        if has_syntax(&term) {
+            prop_assert_eq!(parse(&lines).map_err(|e| format!("{e} in {lines}")), Ok(term));
+        }
+        // In a quoted atom or a string it would stand for itself.
+        let bare = |text: &str| text.replace([' ', '\n'], "");
+        prop_assert_eq!(bare(&line), bare(&lines));
     }
 
     #[test]
