@@ -201,8 +201,10 @@ impl Node {
     /// # Errors
     /// Something else has the name, or the node has stopped.
     pub fn groups(&self, scope: &str) -> Result<Groups, SpawnError> {
-        if let Some(groups) = self.scope_named(scope) {
-            return Ok(groups);
+        // Held until it is in the table: of two who ask at the same time one begins it, and both have it.
+        let mut running = self.scopes().write();
+        if let Some(groups) = running.values().find(|groups| &*groups.name == scope) {
+            return Ok(groups.clone());
         }
         let process = self.process_named(scope)?;
         let (number, pid) = (process.number(), process.pid());
@@ -216,10 +218,12 @@ impl Node {
             process: number,
             machine: Arc::new(Mutex::new(machine)),
         };
-        self.scopes().write().insert(number, groups.clone());
-        let (node, running) = (self.clone(), groups.clone());
+        running.insert(number, groups.clone());
+        drop(running);
+        let (node, scope) = (self.clone(), groups.clone());
         tokio::spawn(async move {
-            let _ = running.run(process).await;
+            // With which reason it ended those who watched it know.
+            let _ = scope.run(process).await;
             node.scopes().write().remove(&number);
         });
         for peer in self.peers().into_iter().filter(|peer| !peer.hidden) {

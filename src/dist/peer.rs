@@ -161,6 +161,14 @@ impl Handle {
         let _ = self.commands.send((command, None));
     }
 
+    /// Waits until what is owed has left, but for a little: whoever watches or links to many processes in a row goes no faster
+    /// than the connection, and does not end it by what it owes.
+    pub(crate) async fn until_it_owes_little(&self) {
+        while self.owed.load(Ordering::Relaxed) > MAILBOX && !self.commands.is_closed() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Asks the connection to end; the first reason counts.
     pub(crate) fn close(&self, reason: DownReason) {
         self.close.send_if_modified(|current| {

@@ -189,3 +189,20 @@ async fn a_scope_that_we_do_not_run_is_left_alone() {
     assert_eq!(node.whereis("other"), None);
     assert_eq!(first.log(), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_begin_a_scope_at_the_same_time_all_have_it() {
+    let epmd = EpmdServer::start();
+    let (node, _) = toy::start(toy::options(&epmd, "rust")).await;
+    for round in 0..20 {
+        let name = format!("scope{round}");
+        let begin = |node: Node| {
+            let name = name.clone();
+            tokio::spawn(async move { node.groups(&name).map(drop) })
+        };
+        let all: Vec<_> = (0..8).map(|_| begin(node.clone())).collect();
+        for one in all {
+            assert_eq!(one.await.expect("no panic"), Ok(()));
+        }
+    }
+}

@@ -742,3 +742,29 @@ async fn the_envelopes_of_gen_server_gen_statem_and_gen_event_are_told_apart() {
         assert_eq!(erl.value(&expression).await, value, "{expression}");
     }
 }
+
+#[tokio::test]
+async fn a_process_may_watch_more_than_the_connection_takes_at_once() {
+    let (_epmd, node, mut erl) = pair().await;
+    let mut watcher = node.process().expect("a process");
+    let target = victim(&mut erl).await;
+    // More than may be owed to a peer.
+    const MANY: usize = 250_000;
+    for _ in 0..MANY {
+        let monitor = watcher.monitor(&target).await;
+        watcher.demonitor(monitor);
+    }
+    let last = watcher.monitor(&target).await;
+    watcher
+        .send(&target, &raw("{stop, done}"))
+        .await
+        .expect("sent");
+    assert_eq!(
+        next(&mut watcher).await,
+        Mail::Down {
+            monitor: last,
+            target,
+            reason: raw("done")
+        }
+    );
+}

@@ -404,7 +404,7 @@ impl Process {
                 Ok(Some(Mail::Message(message))) => match System::of(&message) {
                     None => return Ok(Mail::Message(message)),
                     Some(asked) => {
-                        self.system(&asked).await;
+                        self.system(&asked);
                         if suspended && !self.suspended {
                             // What was passed over meanwhile counts again.
                             seen = 0;
@@ -418,10 +418,18 @@ impl Process {
         }
     }
 
-    async fn system(&mut self, asked: &System) {
+    /// Waits for nothing: who stops receiving in the middle of it must neither lose the answer nor what was asked for.
+    fn system(&mut self, asked: &System) {
         let (reply, then) = asked.answer(&self.pid(), &self.shown, self.suspended);
-        // When the connection is gone the one who asked has heard so.
-        let _ = self.answer(&asked.from, &reply).await;
+        match self.remote_caller(&asked.from) {
+            // When the connection is gone the one who asked has heard so.
+            Some(handle) => {
+                if let Some(handle) = handle {
+                    handle.owe(Command::Write(asked.from.reply(self.pid(), &reply)));
+                }
+            }
+            None => self.answer_here(&asked.from, &reply),
+        }
         match then {
             Then::Nothing => {}
             Then::Suspend => self.suspended = true,
@@ -430,12 +438,7 @@ impl Process {
         }
     }
 
-    /// What `sys:get_state` and `sys:get_status` show of this process until the next time; `undefined` at first.
-    pub fn show(&mut self, state: &Raw) {
-        self.shown = state.clone();
-    }
-
-    /// The same, for no longer than a time; `None` after it.
+    /// [`Process::receive_if`] for no longer than a time; `None` after it.
     ///
     /// # Errors
     /// As [`Process::receive`].
@@ -448,6 +451,11 @@ impl Process {
             Ok(mail) => mail.map(Some),
             Err(_) => Ok(None),
         }
+    }
+
+    /// What `sys:get_state` and `sys:get_status` show of this process until the next time; `undefined` at first.
+    pub fn show(&mut self, state: &Raw) {
+        self.shown = state.clone();
     }
 
     /// Sends a message, connecting first where needed, and waiting while the connection has no room. As in Erlang nobody
@@ -464,28 +472,34 @@ impl Process {
     /// # Errors
     /// As [`Process::send`].
     pub async fn reply(&self, to: &Request, value: &Raw) -> Result<(), CallError> {
-        self.answer(&to.from, value).await
+        match self.remote_caller(&to.from) {
+            Some(Some(handle)) => {
+                let reply = to.from.reply(self.pid(), value);
+                handle.send(Command::Write(reply)).await;
+            }
+            // The caller heard of the broken connection already.
+            Some(None) => {}
+            None => self.answer_here(&to.from, value),
+        }
+        Ok(())
     }
 
-    async fn answer(&self, from: &call::From, value: &Raw) -> Result<(), CallError> {
+    /// The connection to a caller, where there still is one; `None`: it is a process of ours.
+    fn remote_caller(&self, from: &call::From) -> Option<Option<Handle>> {
         let node = from.pid.view().node();
-        let local = node.as_deref() == Some(self.node.name().as_str());
-        if local {
-            let pair = call::tuple(&[&from.tag, value]);
-            let to = match &from.alias {
-                Some(alias) => To::Alias(alias.clone()),
-                None => To::Pid(from.pid.clone()),
-            };
-            return self.send(to, &pair).await;
+        let remote = node.as_deref() != Some(self.node.name().as_str());
+        remote.then(|| self.node.handle_of(from.pid.view()))
+    }
+
+    fn answer_here(&self, from: &call::From, value: &Raw) {
+        let pair = call::tuple(&[&from.tag, value]);
+        let alias = from.alias.as_ref();
+        match alias.and_then(|alias| self.node.own().ids.own_reference(alias.view())) {
+            Some(alias) => {
+                self.change(|state, effects| state.send_alias(alias, pair, effects));
+            }
+            None => self.node.send_here(&Target::Pid(from.pid.clone()), &pair),
         }
-        let Some(handle) = self.node.handle_of(from.pid.view()) else {
-            // The caller heard of the broken connection already.
-            return Ok(());
-        };
-        handle
-            .send(Command::Write(from.reply(self.pid(), value)))
-            .await;
-        Ok(())
     }
 
     /// Watches a process: exactly one [`Mail::Down`] comes when it ends or cannot be reached, unless this is taken back.
@@ -613,7 +627,7 @@ impl Process {
         self.node.change_processes(change)
     }
 
-    /// The connection by which a target is reached; `None` where it is ours.
+    /// The connection by which a target is reached, once it has room; `None` where it is ours.
     async fn connection(&self, target: &Target) -> Result<Option<u64>, CallError> {
         let node = match target {
             Target::Name(_, node) => Some(node.clone()),
@@ -621,7 +635,9 @@ impl Process {
         };
         match node {
             Some(node) if node != *self.node.name() => {
-                Ok(Some(self.node.connected(&node).await?.info.connection))
+                let handle = self.node.connected(&node).await?;
+                handle.until_it_owes_little().await;
+                Ok(Some(handle.info.connection))
             }
             _ => Ok(None),
         }
